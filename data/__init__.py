@@ -1,0 +1,1 @@
+"""Records, files, chat rendering and batches. Knows no model."""

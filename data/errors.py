@@ -1,0 +1,9 @@
+"""Errors a person can fix. `align` prints them as one line and exits with 2."""
+
+
+class UserError(Exception):
+    """What is wrong, the value, where, and the fix, in one line."""
+
+
+class DataError(UserError):
+    """A bad row or file; the text starts with `file:line:`."""

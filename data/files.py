@@ -1,0 +1,189 @@
+"""Rows out of JSONL, JSON, CSV, Parquet and Arrow files.
+
+A row that cannot be read is set aside in `Rejects`; a file that cannot be read is a DataError.
+Writers are in `data/atomic.py`.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from align.data.errors import DataError
+from align.data.messages import shown
+from align.data.rejects import BadRow, Rejects
+
+Row = dict[str, Any]
+Numbered = Iterator[tuple[int, Row | str]]  # a row, or the reason why there is none
+
+LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than a long answer
+
+
+def read_rows(path: Path, rejects: Rejects | None = None) -> Iterator[tuple[int, Row]]:
+    """Yield (line, row); for Parquet, Arrow and a JSON list, the number of the row from 1.
+
+    Without `rejects` the first broken row is an error.
+    Raises: DataError if the file is missing, empty, unreadable or of an unknown kind.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(READERS)
+        raise DataError(f"{path}:1: unknown kind of file {path.suffix!r}: use one of {known}")
+    try:
+        if path.is_dir():
+            raise DataError(f"{path}:1: this is a folder: give a file in it")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}:1: the file is empty")
+        yield from _good_rows(path, reader(path), rejects)
+    except FileNotFoundError:
+        raise DataError(f"{path}:1: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}:1: cannot be read: {error.strerror or error}") from None
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}:1: no readable {path.suffix[1:]} file: {reason}") from None
+
+
+def column(row: Row, name: str) -> Any:
+    """A value that must be there. Raises: BadRow that names the columns found."""
+    if name not in row:
+        found = ", ".join(map(str, row)) or "none"
+        raise BadRow(name, f"there is no such column; found {found}")
+    return row[name]
+
+
+def text(row: Row, name: str) -> str:
+    """A value that must be text. Raises: BadRow."""
+    value = column(row, name)
+    if not isinstance(value, str):
+        raise BadRow(name, f"must be text, found {shown(value)}")
+    return value
+
+
+def _good_rows(path: Path, rows: Numbered, rejects: Rejects | None) -> Iterator[tuple[int, Row]]:
+    for line, row in rows:
+        if rejects is not None:
+            rejects.seen += 1
+        if isinstance(row, dict):
+            yield line, row
+        elif rejects is None:
+            raise DataError(f"{path}:{line}: {row}")
+        else:
+            rejects.add(path, line, "", row)
+
+
+def _read_jsonl(path: Path) -> Numbered:
+    """Lines end at \\n only: a text may hold other line separators, such as U+2028."""
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+            if text.strip():
+                yield line, parsed_object(text)
+
+
+def _read_json(path: Path) -> Numbered:
+    """A list of objects, or JSON lines: both go by the name .json."""
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text.startswith(b"["):
+        yield from _read_jsonl(path)
+        return
+    try:
+        rows = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:1: broken JSON: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        yield number, _object_or_reason(row)
+
+
+def parsed_object(text: bytes) -> Row | str:
+    """The object in a piece of JSON, or the reason why there is none."""
+    try:
+        row = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: {error.reason} at byte {error.start}"
+    except json.JSONDecodeError as error:
+        return f"broken JSON: {error.msg} at column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        return f"broken JSON: {error}"
+    return _object_or_reason(row)
+
+
+def _object_or_reason(row: object) -> Row | str:
+    if not isinstance(row, dict):
+        return f"a row must be an object like {{...}}, found a {type(row).__name__}"
+    return row if _is_unicode(row) else "half of a surrogate pair: this text has no UTF-8 form"
+
+
+def _is_unicode(row: Row) -> bool:
+    """Python's strings may hold lone surrogates, which no tokenizer and no file takes."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _read_csv(path: Path) -> Numbered:
+    csv.field_size_limit(LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = next(reader, [])
+            if len(set(columns)) != len(columns) or not all(columns):
+                raise DataError(f"{path}:1: the header needs a different name for every column")
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, _csv_row(columns, cells)
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: broken CSV: {error}") from None
+
+
+def _csv_row(columns: list[str], cells: list[str]) -> Row | str:
+    if len(cells) != len(columns):
+        return f"{len(cells)} cells for the {len(columns)} columns of the header"
+    row = dict(zip(columns, cells, strict=True))
+    return row if _is_unicode(row) else "not UTF-8"
+
+
+def _read_parquet(path: Path) -> Numbered:
+    with pq.ParquetFile(path) as file:
+        yield from _read_batches(file.iter_batches())
+
+
+def _read_arrow(path: Path) -> Numbered:
+    """Arrow's file format, or the stream format that `datasets` writes."""
+    with pa.memory_map(str(path)) as source:
+        try:
+            file = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            yield from _read_batches(iter(pa.ipc.open_stream(source)))
+            return
+        yield from _read_batches(file.get_batch(i) for i in range(file.num_record_batches))
+
+
+def _read_batches(batches: Iterator[pa.RecordBatch]) -> Numbered:
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+READERS: dict[str, Callable[[Path], Numbered]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+}

@@ -1,0 +1,1 @@
+"""Known exports of human feedback, each read into raw records."""

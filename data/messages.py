@@ -1,0 +1,104 @@
+"""What a conversation is, when it is a good one, and the ids that name its parts by content."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+Message = dict[str, str]  # {"role": one of ROLES, "content": text}
+
+
+class Example(TypedDict):
+    """An instruction with one assistant turn to learn."""
+
+    prompt: list[Message]
+    completion: list[Message]
+
+
+class Prompt(TypedDict):
+    """A conversation that waits for an answer."""
+
+    prompt: list[Message]
+    prompt_id: str
+
+
+def sha256_of(value: object) -> str:
+    """The hash of a value's canonical JSON: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prompt_id_of(prompt: Sequence[Message]) -> str:
+    """Names a prompt by its roles and texts, whatever the order of the keys."""
+    return sha256_of([[message["role"], message["content"]] for message in prompt])
+
+
+def cluster_id_of(prompt: Sequence[Message]) -> str:
+    """Names prompts alike that differ in case, spaces or Unicode form only."""
+    return sha256_of([[message["role"], _folded(message["content"])] for message in prompt])
+
+
+def completion_id_of(completion: Sequence[Message]) -> str:
+    """Names an answer by its text; unique among the answers to one prompt."""
+    return prompt_id_of(completion)
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def user(text: str) -> list[Message]:
+    """A prompt of one user turn."""
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text: str) -> list[Message]:
+    """An answer of one assistant turn."""
+    return [{"role": "assistant", "content": text}]
+
+
+def messages_problem(messages: Any) -> str | None:
+    """Why a value is no list of messages, or None."""
+    if not isinstance(messages, list) or not messages:
+        return f"expected a list of messages, found {shown(messages)}"
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            return f"message {place} must have role and content, found {shown(message)}"
+        if message["role"] not in ROLES:
+            return (
+                f"message {place} has role {shown(message['role'])}, not one of {', '.join(ROLES)}"
+            )
+        if not isinstance(message["content"], str):
+            return f"message {place} has content {shown(message['content'])}, not text"
+    return None
+
+
+def prompt_problem(messages: Any) -> str | None:
+    """Why a value is no prompt (messages, the last of them from user or tool), or None."""
+    problem = messages_problem(messages)
+    if problem is None and messages[-1]["role"] not in ("user", "tool"):
+        problem = f"the last turn of a prompt is user's or tool's, not {messages[-1]['role']}'s"
+    if problem is None and not messages[-1]["content"].strip():
+        problem = "the last turn of the prompt is empty"
+    return problem
+
+
+def completion_problem(messages: Any) -> str | None:
+    """Why a value is no answer (it ends in one assistant turn), or None."""
+    problem = messages_problem(messages)
+    if problem is not None:
+        return problem
+    roles = [message["role"] for message in messages]
+    if roles[-1] != "assistant" or roles[-2:] == ["assistant", "assistant"]:
+        return f"an answer ends in one assistant turn, found roles {', '.join(roles)}"
+    return None
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value in one short line, for an error message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

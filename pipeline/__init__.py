@@ -1,0 +1,1 @@
+"""Where the parts meet: CLI, config, the three stages, engine, checkpoints, report."""

@@ -1,0 +1,53 @@
+"""Sampling answers in this process: for annotators to judge, and for the report."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from align.pipeline.config import RunConfig
+from align.policy.rollout import Sample, SampleRequest
+from align.policy.sample import SamplingSettings, sample
+
+ROWS_AT_ONCE = 64
+EVALUATION_STEP = 2**32
+FEEDBACK_STEP = 2**33
+"""Stand where a training step's number would in a noise key."""
+
+
+def sampling_settings(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> SamplingSettings:
+    """Sampling as PPO does it."""
+    eos_id = tokenizer.eos_token_id
+    assert isinstance(eos_id, int)
+    return SamplingSettings(config.rollout.temperature, config.rollout.max_new_tokens, eos_id)
+
+
+def sample_answers(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    settings: SamplingSettings,
+    noise_key: tuple[int, int],
+    per_prompt: int = 1,
+) -> list[Sample]:
+    """Answers to prompts of token ids, in their order, `per_prompt` to each in a row.
+
+    `noise_key` is (run seed, step); evaluation and feedback have step numbers of their own.
+    """
+    requests = [
+        SampleRequest(ids, (*noise_key, position, index))
+        for position, ids in enumerate(prompts)
+        for index in range(per_prompt)
+    ]
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
+    answers: dict[int, Sample] = {}
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        unit = order[start : start + ROWS_AT_ONCE]
+        drawn = sample(model, [requests[i] for i in unit], settings)
+        answers.update(zip(unit, drawn, strict=True))
+    return [answers[index] for index in range(len(requests))]
+
+
+def answer_text(tokenizer: PreTrainedTokenizerBase, answer: Sample) -> str:
+    """What a person would read."""
+    text = tokenizer.decode(answer.response_ids, skip_special_tokens=True)
+    assert isinstance(text, str)
+    return text.strip()

@@ -1,0 +1,161 @@
+"""The `align` command. Heavy modules are imported inside the command that needs them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from align.data.errors import UserError
+
+app = typer.Typer(
+    help="From a base language model and raw human judgement to an aligned model.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")]
+Stage = Literal["sft", "rm", "ppo"]
+
+
+def main() -> None:
+    """Exit codes: 0 done, 2 the user can fix it, 1 a bug, 75 stopped after a checkpoint."""
+    # Read when torch is imported. Threads that spin while they wait cost a busy machine half its
+    # speed: ranks and rollout workers share the cores, and autograd has threads of its own.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = app(prog_name="align", standalone_mode=False)
+    except typer.TyperException as error:  # a wrong option: its exit code is 2
+        message = " ".join(error.format_message().split()).removesuffix(".")
+        _complain(f"{message.replace('Value error, ', '')}; see `align --help`")
+        code = error.exit_code
+    except UserError as error:
+        _complain(str(error))
+        code = 2
+    sys.exit(code)
+
+
+def _complain(problems: str) -> None:
+    for problem in problems.splitlines():
+        print(f"align: {problem}", file=sys.stderr)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"align {version('align-rlhf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def align(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """From a base language model and raw human judgement to an aligned model."""
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str, typer.Option(metavar="F", help="A YAML file, or the name of a config that ships.")
+    ],
+    stage: Annotated[Literal["sft", "rm", "ppo", "all"], typer.Option(help="What to run.")] = "all",
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="D", help="Default: runs/NAME, NAME from the config.")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|never|PATH",
+            help="Go on from the newest checkpoint; refuse a used run directory; or go on from "
+            "this checkpoint.",
+        ),
+    ] = "auto",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. train.ranks=2."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the resolved config, and stop.")
+    ] = False,
+) -> int:
+    """Run one stage or all three. The same command again goes on where the last one stopped."""
+    from align.pipeline.config import STAGES
+    from align.pipeline.dry_run import describe
+    from align.pipeline.inputs import check_inputs
+    from align.pipeline.loading import load_config
+
+    settings = load_config(config, overrides or ())
+    stages = STAGES if stage == "all" else (stage,)
+    directory = (run_dir or Path("runs") / settings.name).absolute()
+    resume_point = _resume_point(resume)
+    check_inputs(settings, stages)
+    if dry_run:
+        print(describe(settings, stages, directory), end="")
+        return 0
+    from align.pipeline.run import run_stages
+
+    return run_stages(settings, stages, directory, resume_point)
+
+
+def _resume_point(resume: str) -> str:
+    """`auto`, `never`, or the absolute path of a checkpoint that exists."""
+    if resume in ("auto", "never"):
+        return resume
+    if not Path(resume).is_dir():
+        raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
+    return str(Path(resume).absolute())
+
+
+@app.command("eval")
+def evaluate_stage(
+    run_dir: RunDir, stage: Annotated[Stage, typer.Option(help="Whose model to evaluate.")]
+) -> None:
+    """Evaluate the model that a stage left; adds to summary.json."""
+    directory = _existing_run(run_dir)
+    from align.pipeline.evaluate import evaluate
+
+    evaluate(directory, stage)
+
+
+@app.command()
+def report(run_dir: RunDir) -> None:
+    """Write report.html from what the run has left so far."""
+    directory = _existing_run(run_dir)
+    from align.pipeline.report import write_report
+
+    print(write_report(directory))
+
+
+@app.command("chat")
+def chat_with_model(run_dir: RunDir) -> None:
+    """Talk to the model of the last finished stage."""
+    from align.pipeline.chat import chat
+
+    chat(run_dir.absolute())
+
+
+def _existing_run(run_dir: Path) -> Path:
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir}: no run here (no config.yaml); make one with `align run`")
+    return run_dir.absolute()
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        str | None, typer.Option(metavar="F", help="Also check this config and what it names.")
+    ] = None,
+) -> int:
+    """Check this machine and environment; says how to fix them."""
+    from align.pipeline.doctor import examine
+
+    return examine(config)

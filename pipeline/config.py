@@ -1,0 +1,120 @@
+"""One config for a whole run: the models of every section, and how a file becomes one.
+
+No torch here: `align --help` and `align run --dry-run` answer in under half a second.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from align.data.config import DataConfig, Section
+from align.policy.config import ModelConfig, PPOConfig, RolloutConfig
+from align.reward.config import RewardConfig
+
+STAGES = ("sft", "rm", "ppo")
+
+
+class TrainConfig(Section):
+    """How every stage trains."""
+
+    ranks: int = Field(default=1, gt=0)
+    """Training processes. One runs in the process, several as a Ray Train group."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of forward and backward passes; optimiser state stays fp32."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO (Rajbhandari et al. 2020): 1 shards the optimiser, 2 gradients too, 3 weights
+    too. In bf16 and fp16, 0 runs as 1: the same result, with fp32 master weights."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Keep the optimiser's state, or that and the weights, in CPU memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Clip the global gradient norm to this."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    micro_batch_tokens: int = Field(default=4096, gt=0)
+    """Tokens, padding included, that go through the model at once."""
+    eval_every: int = Field(default=0, ge=0)
+    """Steps between evaluations; 0 evaluates at the end only."""
+    save_every: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0 saves none."""
+
+    @model_validator(mode="after")
+    def _offload_needs_sharding(self) -> "TrainConfig":
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("train.offload: optimizer needs train.zero_stage 1, 2 or 3, not 0")
+        if self.offload == "all" and self.zero_stage != 3:
+            raise ValueError(f"train.offload: all needs train.zero_stage 3, not {self.zero_stage}")
+        return self
+
+
+class SFTConfig(Section):
+    """Stage 1: supervised fine-tuning on instructions."""
+
+    epochs: int = Field(default=1, gt=0)
+    """Passes over the instructions."""
+    batch_size: int = Field(default=32, gt=0)
+    """Rows per optimiser step; with packing, a row is `data.max_length` tokens of examples."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    packing: bool = True
+    """Put several examples into a row; they never attend to each other."""
+    model: Path | None = None
+    """Start from this model instead of `model.path`."""
+
+
+class ClusterConfig(Section):
+    """Where Ray runs."""
+
+    address: str = "local"
+    """`local` starts Ray on this machine, `auto` finds a running one, or `host:port`."""
+    cpus_per_rank: float | None = Field(default=None, gt=0)
+    """Derived to fit when not given."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """Derived to fit when not given."""
+
+
+class RunConfig(Section):
+    """Everything a run needs; `config.yaml` in the run directory is this, resolved."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run directory is `runs/NAME`, unless `--run-dir` says otherwise."""
+    seed: int = Field(default=1, ge=0)
+    """Decides every random choice of the run."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    sft: SFTConfig = SFTConfig()
+    rm: RewardConfig = RewardConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    ppo: PPOConfig = PPOConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunConfig":
+        room = self.data.max_length - self.data.max_prompt_length
+        if self.rollout.max_new_tokens > room:
+            raise ValueError(
+                f"rollout.max_new_tokens ({self.rollout.max_new_tokens}) exceeds data.max_length "
+                f"- data.max_prompt_length ({room})"
+            )
+        if self.train.micro_batch_tokens < self.data.max_length:
+            raise ValueError(
+                f"train.micro_batch_tokens ({self.train.micro_batch_tokens}) must hold one text of "
+                f"data.max_length ({self.data.max_length})"
+            )
+        if self.model.attention == "flash_attention_2" and self.train.precision == "fp32":
+            raise ValueError(
+                "model.attention: flash_attention_2 needs train.precision bf16 or fp16, not fp32"
+            )
+        if self.sft.batch_size % self.train.ranks:
+            raise ValueError(
+                f"sft.batch_size ({self.sft.batch_size}) must be a multiple of "
+                f"train.ranks ({self.train.ranks})"
+            )
+        return self

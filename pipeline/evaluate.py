@@ -1,0 +1,114 @@
+"""`align eval`: what a stage's published model is worth, from the files of its run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from align.data.schemas import Preference
+from align.pipeline.answers import EVALUATION_STEP, sample_answers, sampling_settings
+from align.pipeline.config import RunConfig
+from align.pipeline.groups import encode_groups
+from align.pipeline.launch import Shares, launch
+from align.pipeline.loading import load_config
+from align.pipeline.ppo_evaluation import Compared, base_answers, write_evaluation
+from align.pipeline.progress import note, section
+from align.pipeline.prompts import read_encoded_prompts
+from align.pipeline.reward_report import outcomes_of
+from align.pipeline.reward_report import write_evaluation as write_reward_evaluation
+from align.pipeline.run_directory import RunDirectory, locked
+from align.pipeline.sft import held_out_loss, read_splits
+from align.pipeline.texts import Texts, per_text
+from align.policy.kl import k1
+from align.policy.logprobs import response_logprobs, text_scores
+from align.policy.model import (
+    TokenScores,
+    freeze,
+    load_causal_lm,
+    load_scalar_model,
+    load_tokenizer,
+)
+from align.reward.convert import read_pairs
+
+CPU_OR_GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evaluate(run_dir: Path, stage: str) -> None:
+    """Print what the stage's model is worth; rm and ppo also go to the run's summary."""
+    directory = RunDirectory(run_dir)
+    config = load_config(directory.config, ("train.ranks=1",))
+    directory.need(stage)
+    judge = {"sft": _sft, "rm": _rm, "ppo": _ppo}[stage]
+
+    def work(_: Shares) -> int:
+        numbers = judge(config, directory)
+        section(f"{stage}: {directory.final(stage)}")
+        for name, value in numbers.items():
+            note(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+        return 0
+
+    with locked(directory):
+        launch(work, config, run_dir, ray_needed=False)
+
+
+def _sft(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
+    final = directory.final("sft")
+    _, held_out = read_splits(config, directory, load_tokenizer(final, config.model))
+    model = freeze(load_causal_lm(final, config.model)).to(CPU_OR_GPU)
+    loss = held_out_loss(model, held_out, config.train.micro_batch_tokens, CPU_OR_GPU)
+    return {"held_out_examples": len(held_out), "held_out_loss": loss}
+
+
+def _rm(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
+    final = directory.final("rm")
+    pairs: list[Preference] = read_pairs(directory.stage("rm") / "pairs.parquet")
+    _, held_out = encode_groups(pairs, load_tokenizer(final, config.model), config)
+    model = _token_scores(final, config)
+    outcomes = outcomes_of(model, held_out, config.train.micro_batch_tokens, CPU_OR_GPU)
+    report = write_reward_evaluation(directory, outcomes, held_out, config)
+    numbers = {name: report[name] for name in ("accuracy", "log_loss", "ece")}
+    for kind, share in report["by_kind"].items():
+        interval = f"{share['low']:.3f} to {share['high']:.3f}, n {share['n']}"
+        numbers[f"accuracy on {kind} pairs"] = f"{share['accuracy']:.3f} ({interval})"
+    if "against_taste" in report:
+        numbers["accuracy against the taste"] = report["against_taste"]["accuracy"]
+    return numbers
+
+
+def _ppo(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
+    tokenizer = load_tokenizer(directory.final("ppo"), config.model)
+    _, prompts = read_encoded_prompts(config, directory, tokenizer)
+    reference_path = config.ppo.policy or directory.need("sft")
+    reference: Any = freeze(load_causal_lm(reference_path, config.model)).to(CPU_OR_GPU)
+    policy: Any = freeze(load_causal_lm(directory.final("ppo"), config.model)).to(CPU_OR_GPU)
+    reward = _token_scores(config.ppo.reward_model or directory.need("rm"), config)
+    ids = [prompt.ids for prompt in prompts]
+    settings, key = sampling_settings(config, tokenizer), (config.seed, EVALUATION_STEP)
+    before = sample_answers(reference, ids, settings, key)
+    after = sample_answers(policy, ids, settings, key)
+    texts_before = Texts(ids, [answer.response_ids for answer in before])
+    texts = Texts(ids, [answer.response_ids for answer in after])
+
+    def over(compute: Any, these: Texts) -> torch.Tensor:
+        return per_text(compute, these, config.train.micro_batch_tokens, CPU_OR_GPU)
+
+    def logprobs(model: Any) -> torch.Tensor:
+        temperature = config.rollout.temperature
+        return over(lambda batch: response_logprobs(model, batch, temperature)[0], texts)
+
+    compared = Compared(
+        prompts=prompts,
+        sft=before,
+        sft_rewards=over(lambda batch: text_scores(reward, batch), texts_before).tolist(),
+        ppo=after,
+        ppo_rewards=over(lambda batch: text_scores(reward, batch), texts).tolist(),
+        base=base_answers(prompts, config, tokenizer),
+        kl=float(k1(logprobs(policy), logprobs(reference)).sum(dim=1).mean()),
+    )
+    report = write_evaluation(directory, config, tokenizer, compared)
+    return {name: value for name, value in report.items() if name != "samples"}
+
+
+def _token_scores(path: Path, config: RunConfig) -> torch.nn.Module:
+    model = load_scalar_model(path, config.model, config.seed)
+    return freeze(TokenScores(model)).to(CPU_OR_GPU)

@@ -1,0 +1,82 @@
+"""Publishing a stage's model so that stock transformers classes load it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from align.pipeline import ranks
+from align.pipeline.config import RunConfig
+from align.pipeline.engine import full_state
+from align.pipeline.run_directory import published
+from align.policy.model import add_lora
+
+CARD = """---
+library_name: transformers
+base_model: {base}
+tags: [align, {stage}]
+---
+# {name}: {stage}
+
+Made by stage `{stage}` of align, run `{name}`, from `{base}`. The run's `config.yaml` says how.
+
+Load it with `{loader}.from_pretrained`.
+"""
+
+
+def publish(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    stage: str,
+    final: Path,
+) -> None:
+    """Write weights, tokenizer and model card; every rank calls this.
+
+    Weights are whole and in fp32. Adapters are merged, and kept apart in `adapter/`.
+    """
+    state = full_state(model)
+    if ranks.is_main():
+        with published(final) as folder:
+            fresh = _fresh_copy(model, state, config)
+            if isinstance(fresh, PeftModel):
+                fresh.save_pretrained(str(folder / "adapter"))
+                fresh = fresh.merge_and_unload()
+            fresh.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            (folder / "README.md").write_text(_card(fresh, config, stage), encoding="utf-8")
+    ranks.barrier()
+
+
+def _fresh_copy(
+    model: nn.Module, state: dict[str, Tensor], config: RunConfig
+) -> PreTrainedModel | PeftModel:
+    """The same model outside of DeepSpeed, on the CPU."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel)
+    scalar = "ForSequenceClassification" in type(inner).__name__
+    loader: Any = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+    fresh: PreTrainedModel = loader.from_config(inner.config, dtype=torch.float32)
+    lora = config.model.lora
+    adapted = add_lora(fresh, lora, seed=0) if lora and isinstance(model, PeftModel) else fresh
+    # Tied weights stand in the state under one of their names.
+    missing, unexpected = adapted.load_state_dict(state, strict=False)
+    tied = set(fresh.all_tied_weights_keys)
+    assert not unexpected, unexpected
+    assert all(any(key.endswith(name) for name in tied) for key in missing), missing
+    return adapted
+
+
+def _card(model: PreTrainedModel, config: RunConfig, stage: str) -> str:
+    scalar = "ForSequenceClassification" in type(model).__name__
+    loader = "AutoModelForSequenceClassification" if scalar else "AutoModelForCausalLM"
+    base = "align's embedded model" if config.model.path == "embedded" else config.model.path
+    return CARD.format(base=base, stage=stage, name=config.name, loader=loader)

@@ -1,0 +1,145 @@
+"""Preference pairs in token ids, grouped so that each answer goes through the model once."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from align.data.chat import encode
+from align.data.errors import UserError
+from align.pipeline import ranks
+from align.pipeline.config import RunConfig
+from align.pipeline.progress import note
+from align.pipeline.texts import Texts
+
+Preference = dict[str, Any]
+"""A row of the preference table."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers of a group, by their place in it."""
+
+    chosen: int
+    rejected: int
+    target_prob: float
+    """P(chosen is better); 0.5 is a tie."""
+    margin: float
+    weight: float
+    """Weights of a group sum to its group_weight."""
+    row: Preference
+    """The row of the preference table, for provenance."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The answers to one prompt that were compared by one criterion."""
+
+    texts: Texts
+    pairs: list[Pair]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        both = zip(self.texts.prompts, self.texts.responses, strict=True)
+        return max(len(prompt) + len(response) for prompt, response in both)
+
+
+def encode_groups(
+    rows: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, config: RunConfig
+) -> tuple[list[Group], list[Group]]:
+    """Training and held-out groups.
+
+    An answer that does not fit `data.max_length` leaves its group, and the weights of the pairs
+    that remain are scaled so that the group keeps its weight.
+    """
+    grouped: dict[str, list[Preference]] = defaultdict(list)
+    for row in rows:
+        grouped[row["group_id"]].append(row)
+    splits: dict[str, list[Group]] = {"train": [], "test": []}
+    lost = 0
+    for members in grouped.values():
+        group = _encode_group(members, tokenizer, config)
+        lost += len(members) - len(group.pairs)
+        if group.pairs:
+            splits[members[0]["split"]] += _cut(group, config.train.micro_batch_tokens)
+    if lost and ranks.is_main():
+        note(f"{lost} pairs left out: an answer passes data.max_length ({config.data.max_length})")
+    for split, words in (("train", "train on"), ("test", "hold out")):
+        if not splits[split]:
+            raise UserError(
+                f"no preference pair is left to {words}: {len(rows)} pairs in all, {lost} of them "
+                f"longer than data.max_length ({config.data.max_length}) tokens. Give more "
+                "feedback, a larger data.max_length, or another data.held_out "
+                f"({config.data.held_out})"
+            )
+    return splits["train"], splits["test"]
+
+
+def _encode_group(
+    members: list[Preference], tokenizer: PreTrainedTokenizerBase, config: RunConfig
+) -> Group:
+    places: dict[str, int] = {}
+    texts = Texts([], [])
+    too_long: set[str] = set()
+    for row in members:
+        for side in ("chosen", "rejected"):
+            answer_id = row[f"{side}_id"]
+            if answer_id in places or answer_id in too_long:
+                continue
+            encoded = encode(tokenizer, row["prompt"], row[side])
+            if len(encoded.prompt_ids) + len(encoded.completion_ids) > config.data.max_length:
+                too_long.add(answer_id)
+                continue
+            places[answer_id] = len(texts)
+            texts.prompts.append(encoded.prompt_ids)
+            texts.responses.append(encoded.completion_ids)
+    kept = [row for row in members if not {row["chosen_id"], row["rejected_id"]} & too_long]
+    whole = sum(row["weight"] for row in members)
+    left = sum(row["weight"] for row in kept)
+    pairs = [
+        Pair(
+            chosen=places[row["chosen_id"]],
+            rejected=places[row["rejected_id"]],
+            target_prob=row["target_prob"],
+            margin=row["margin"],
+            weight=row["weight"] * row["group_weight"] * whole / left,
+            row=row,
+        )
+        for row in kept
+    ]
+    return Group(texts, pairs)
+
+
+def _cut(group: Group, budget: int) -> list[Group]:
+    """Parts of a group that fit a micro-batch; pairs keep their weights and so the loss."""
+    if len(group.texts) * group.longest <= budget:
+        return [group]
+    most = max(2, budget // group.longest)
+    parts: list[list[Pair]] = [[]]
+    answers: set[int] = set()
+    for pair in group.pairs:
+        both = {pair.chosen, pair.rejected}
+        if len(answers | both) > most:
+            parts.append([])
+            answers = set()
+        parts[-1].append(pair)
+        answers |= both
+    return [_part(group, pairs) for pairs in parts]
+
+
+def _part(group: Group, pairs: list[Pair]) -> Group:
+    """A group with only the answers that its pairs need."""
+    needed = sorted({place for pair in pairs for place in (pair.chosen, pair.rejected)})
+    place = {old: new for new, old in enumerate(needed)}
+    texts = Texts(
+        [group.texts.prompts[old] for old in needed],
+        [group.texts.responses[old] for old in needed],
+    )
+    moved = [
+        Pair(place[p.chosen], place[p.rejected], p.target_prob, p.margin, p.weight, p.row)
+        for p in pairs
+    ]
+    return Group(texts, moved)

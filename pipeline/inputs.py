@@ -1,0 +1,56 @@
+"""Whether what the config names is there, before anything expensive starts."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from align.data.config import FeedbackSource, InstructionSource
+from align.data.errors import UserError
+from align.pipeline.config import RunConfig
+
+
+def check_inputs(config: RunConfig, stages: tuple[str, ...]) -> None:
+    """Raises UserError, one line for each input of `stages` that is named and missing."""
+    problems = [*_model_problems(config), *_source_problems(config, stages)]
+    for key, path in _named_paths(config, stages):
+        if not path.exists():
+            problems.append(f"{key}: {path} does not exist; give the path of a file or folder")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _model_problems(config: RunConfig) -> Iterator[str]:
+    model = config.model
+    folder = Path(model.path)
+    if folder.is_absolute() and not folder.is_dir():
+        yield f"model.path: no such folder: {folder}; give a folder, a hub id or `embedded`"
+    elif folder.is_absolute() and model.gguf_file and not (folder / model.gguf_file).is_file():
+        yield f"model.gguf_file: no {model.gguf_file} in {folder}"
+
+
+def _source_problems(config: RunConfig, stages: tuple[str, ...]) -> Iterator[str]:
+    data = config.data
+    if "sft" in stages and not data.instructions:
+        yield "data.instructions: is empty, and sft learns from it; name a source"
+    if "rm" in stages and not data.feedback:
+        yield "data.feedback: is empty, and rm learns from it; name a source"
+    if "ppo" in stages and not data.prompts:
+        yield "data.prompts: is empty, and ppo answers them; name a source"
+
+
+def _named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Every path that the config names and the stages read, with its key."""
+    data = config.data
+    sources: dict[str, Sequence[InstructionSource | FeedbackSource]]
+    sources = {"sft": data.instructions, "rm": data.feedback, "ppo": data.prompts}
+    names = {"sft": "instructions", "rm": "feedback", "ppo": "prompts"}
+    found: list[tuple[str, Path | None]] = [("model.chat_template", config.model.chat_template)]
+    for stage in stages:
+        for number, source in enumerate(sources[stage]):
+            found.append((f"data.{names[stage]}.{number}.path", source.path))
+    if "sft" in stages:
+        found.append(("sft.model", config.sft.model))
+    if "rm" in stages:
+        found.append(("rm.model", config.rm.model))
+    if "ppo" in stages:
+        found += [("ppo.policy", config.ppo.policy), ("ppo.reward_model", config.ppo.reward_model)]
+    return ((key, path) for key, path in found if path is not None)

@@ -1,0 +1,104 @@
+"""PPO against SFT on held-out prompts: reward, KL, diversity, and who is preferred."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from align.pipeline.answers import (
+    EVALUATION_STEP,
+    answer_text,
+    sample_answers,
+    sampling_settings,
+)
+from align.pipeline.config import RunConfig
+from align.pipeline.ppo_metrics import distinct2
+from align.pipeline.prompts import EncodedPrompt
+from align.pipeline.run_directory import RunDirectory, update_summary, write_json
+from align.policy.model import load_causal_lm
+from align.policy.rollout import Sample
+from align.reward.taste import taste
+
+SHOWN = 12
+"""Prompts whose answers stand side by side in the report."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Held-out prompts with one answer of each model, sampled with the same noise."""
+
+    prompts: Sequence[EncodedPrompt]
+    sft: Sequence[Sample]
+    sft_rewards: Sequence[float]
+    ppo: Sequence[Sample]
+    ppo_rewards: Sequence[float]
+    base: Sequence[Sample]
+    """Of the base model, to the first `SHOWN` prompts."""
+    kl: float
+    """KL of PPO from SFT on PPO's answers, in nats per answer."""
+
+
+def base_answers(
+    prompts: Sequence[EncodedPrompt], config: RunConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[Sample]:
+    """What the untrained model says to the prompts that the report shows."""
+    return sample_answers(
+        load_causal_lm(config.model.path, config.model),
+        [prompt.ids for prompt in prompts[:SHOWN]],
+        sampling_settings(config, tokenizer),
+        (config.seed, EVALUATION_STEP),
+    )
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Share of prompts on which ours is higher; ties count half."""
+    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(ours, theirs, strict=True)]
+    return sum(wins) / len(wins)
+
+
+def write_evaluation(
+    directory: RunDirectory,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    compared: Compared,
+) -> dict[str, Any]:
+    """`ppo/evaluation.json` and the run's `win_rate`, `kl` and `distinct2_ratio`.
+
+    Only where the annotators are simulated is there a taste to say who is preferred; elsewhere
+    `win_rate` is null.
+    """
+    sft_texts = [answer_text(tokenizer, answer) for answer in compared.sft]
+    ppo_texts = [answer_text(tokenizer, answer) for answer in compared.ppo]
+    simulated = any(source.format == "simulated" for source in config.data.feedback)
+    preferred = win_rate([*map(taste, ppo_texts)], [*map(taste, sft_texts)])
+    diversity = {
+        name: distinct2([answer.response_ids for answer in answers])
+        for name, answers in (("sft", compared.sft), ("ppo", compared.ppo))
+    }
+    numbers: dict[str, Any] = {
+        "win_rate": preferred if simulated else None,
+        "kl": compared.kl,
+        "distinct2_ratio": diversity["ppo"] / diversity["sft"] if diversity["sft"] else None,
+    }
+    update_summary(directory, **numbers)
+    details = {
+        "prompts": len(compared.prompts),
+        "reward_before": sum(compared.sft_rewards) / len(compared.sft_rewards),
+        "reward_after": sum(compared.ppo_rewards) / len(compared.ppo_rewards),
+        "reward_win_rate": win_rate(compared.ppo_rewards, compared.sft_rewards),
+        "samples": [
+            {
+                "prompt": prompt.text,
+                "base": answer_text(tokenizer, base),
+                "sft": sft_texts[row],
+                "ppo": ppo_texts[row],
+                "sft_reward": compared.sft_rewards[row],
+                "ppo_reward": compared.ppo_rewards[row],
+            }
+            for row, (prompt, base) in enumerate(zip(compared.prompts, compared.base, strict=False))
+        ],
+    }
+    report = numbers | details
+    write_json(directory.stage("ppo") / "evaluation.json", report)
+    return report

@@ -1,0 +1,90 @@
+"""The four models of PPO, and what the loop asks of them over a whole batch of texts.
+
+Shapes: B texts, T response tokens.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from align.pipeline.config import RunConfig
+from align.pipeline.engine import Engine, frozen
+from align.pipeline.run_directory import RunDirectory
+from align.pipeline.texts import Texts, per_text
+from align.policy.logprobs import TextBatch, response_logprobs, response_values, text_scores
+from align.policy.model import (
+    TokenScores,
+    add_lora,
+    check_context,
+    load_causal_lm,
+    load_scalar_model,
+    load_tokenizer,
+)
+
+
+class Models:
+    """Policy and critic, each under its own optimiser; reference and reward model, frozen."""
+
+    def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
+        policy_path = config.ppo.policy or directory.need("sft")
+        reward_path = config.ppo.reward_model or directory.need("rm")
+        lora, train = config.model.lora, config.train
+        self._temperature = config.rollout.temperature
+        self._budget = train.micro_batch_tokens
+        self.tokenizer = load_tokenizer(policy_path, config.model)
+        causal: Any = load_causal_lm(policy_path, config.model)
+        check_context(causal, config.data.max_length)
+        self.policy_config = causal.config
+        self.parameter_count = causal.num_parameters()
+        self.policy_model = add_lora(causal, lora, config.seed) if lora else causal
+        critic: Any = load_scalar_model(reward_path, config.model, config.seed)
+        critic = add_lora(critic, lora, config.seed) if lora else critic
+        updates = config.ppo.steps * config.ppo.epochs * config.ppo.minibatches
+        self.policy = Engine(self.policy_model, config.ppo.learning_rate, updates, train)
+        self.critic = Engine(TokenScores(critic), config.ppo.critic_learning_rate, updates, train)
+        reward = TokenScores(load_scalar_model(reward_path, config.model, config.seed))
+        self._reward = frozen(reward, train, self.device)
+        # With LoRA the policy without its adapters is the reference: one copy of the weights.
+        self._reference = (
+            self.policy
+            if lora
+            else frozen(load_causal_lm(policy_path, config.model), train, self.device)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return self.policy.device
+
+    def scores(self, texts: Texts) -> Tensor:
+        """The reward model's score of every text, (B)."""
+        return self._per_text(lambda batch: text_scores(self._reward, batch), texts)
+
+    def logprobs(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the response tokens under the policy, and its entropy, (B, T)."""
+        stacked_BT2 = self._per_text(
+            lambda batch: torch.stack(
+                response_logprobs(self.policy, batch, self._temperature, with_entropy=True), -1
+            ),
+            texts,
+        )
+        return stacked_BT2[..., 0], stacked_BT2[..., 1]
+
+    def reference_logprobs(self, texts: Texts) -> Tensor:
+        """Log-probabilities of the response tokens under the reference, (B, T)."""
+        is_adapter = isinstance(self.policy_model, PeftModel)
+        with self.policy_model.disable_adapter() if is_adapter else nullcontext():
+            return self._per_text(
+                lambda batch: response_logprobs(self._reference, batch, self._temperature)[0], texts
+            )
+
+    def values(self, texts: Texts) -> Tensor:
+        """The critic's value before every response token, (B, T)."""
+        return self._per_text(lambda batch: response_values(self.critic, batch), texts)
+
+    def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
+        return per_text(compute, texts, self._budget, self.device)

@@ -1,0 +1,102 @@
+"""Answers for a stage that may have several ranks: rank 0 holds the workers, all get the answers.
+
+Shapes: B answers, T response tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from align.pipeline import ranks
+from align.pipeline.answers import EVALUATION_STEP, sampling_settings
+from align.pipeline.config import RunConfig
+from align.pipeline.launch import Shares
+from align.pipeline.ppo_models import Models
+from align.pipeline.prompts import EncodedPrompt
+from align.policy.rollout import Sample, SampleRequest, pad_rows
+from align.policy.weights import pack
+from align.policy.workers import RolloutWorkers
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LOGPROB_TOLERANCE = {"fp32": 1e-3, "bf16": 0.5, "fp16": 0.1}
+"""Nats by which worker and trainer may differ on a token, for rounding in other batch shapes."""
+
+
+class Rollouts:
+    """Sampling with the policy's current weights."""
+
+    def __init__(self, workers: RolloutWorkers | None, models: Models, config: RunConfig) -> None:
+        self._workers = workers
+        self._models = models
+        self._config = config
+
+    def sync(self, version: int) -> None:
+        """Give the workers the policy's weights: all of them first, later those that train."""
+        weights = self._models.policy.parameters(trainable_only=version > 0)
+        if self._workers:
+            self._workers.sync(pack(weights), version)
+        else:
+            for _ in weights:  # gathering a sharded weight takes every rank
+                continue
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
+        """One answer per request."""
+        settings = sampling_settings(self._config, self._models.tokenizer)
+        rows = self._config.rollout.rows_per_unit
+
+        def on_the_workers() -> list[Sample]:
+            assert self._workers is not None  # the main rank has them
+            return self._workers.sample(requests, settings, rows)
+
+        return ranks.on_main(on_the_workers)
+
+    def answer(self, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
+        """Answers to held-out prompts, with the same noise every time."""
+        seed = self._config.seed
+        return self.sample(
+            [
+                SampleRequest(prompt.ids, (seed, EVALUATION_STEP, position, 0))
+                for position, prompt in enumerate(prompts)
+            ]
+        )
+
+    def check(self, samples: Sequence[Sample], logprobs_BT: Tensor) -> None:
+        """Stop if the workers sampled from other weights than the trainer's (trl#5312).
+
+        `logprobs_BT` is what the trainer says of the same tokens.
+        """
+        sampled_BT = pad_rows([sample.logprobs for sample in samples])
+        gap = float((sampled_BT - logprobs_BT).abs().max())
+        limit = LOGPROB_TOLERANCE[self._config.train.precision]
+        if not gap <= limit:
+            raise RuntimeError(
+                f"rollout workers and trainer disagree by {gap:.2g} nats on a token (limit "
+                f"{limit:g}): the workers do not hold the trainer's weights"
+            )
+
+
+@contextmanager
+def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Rollouts]:
+    """Start the workers on the main rank; end them with the block."""
+    opened: list[RolloutWorkers] = []
+
+    def open_them() -> None:
+        opened.append(
+            RolloutWorkers(
+                config.rollout.workers,
+                shares.worker_cpus,
+                shares.worker_threads,
+                models.policy_config,
+                config.model.lora,
+                DTYPES[config.train.precision],
+            )
+        )
+
+    ranks.on_main(open_them)
+    try:
+        yield Rollouts(opened[0] if opened else None, models, config)
+    finally:
+        for workers in opened:
+            workers.close()

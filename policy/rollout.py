@@ -1,0 +1,54 @@
+"""What goes to a sampler and what comes back.
+
+Shapes: B answers, T response tokens.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One answer to draw."""
+
+    prompt_ids: list[int]
+    noise_key: tuple[int, ...]
+    """(run seed, step, position in the prompt stream, sample index): all its randomness."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One drawn answer."""
+
+    response_ids: list[int]
+    """Ends with EOS if `finished`."""
+    logprobs: list[float]
+    """log pi(token) at the sampling temperature, in nats, one per response token."""
+    finished: bool
+    """False when the answer was cut at the longest allowed length."""
+    policy_version: int
+    """The weights that drew it."""
+
+
+def uniforms(noise_key: tuple[int, ...], count: int) -> NDArray[np.float64]:
+    """One number in [0, 1) per token position, a pure function of the key.
+
+    Philox is counter-based (Salmon et al. 2011), so no worker carries a generator's state and a
+    retry draws the same answer.
+    """
+    digest = hashlib.blake2b(repr(noise_key).encode(), digest_size=16).digest()
+    key = np.frombuffer(digest, dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(count)
+
+
+def pad_rows(rows: list[list[float]]) -> Tensor:
+    """Right-pad with 0 to a (B, T) tensor."""
+    padded_BT = torch.zeros(len(rows), max(map(len, rows)))
+    for padded_T, row in zip(padded_BT, rows, strict=True):
+        padded_T[: len(row)] = torch.tensor(row)
+    return padded_BT

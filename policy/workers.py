@@ -1,0 +1,153 @@
+"""Ray actors that sample answers. The trainer keeps the weights; they hold a copy."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from align.data.errors import UserError
+from align.policy.config import LoRAConfig
+from align.policy.model import add_lora, cast_parameters
+from align.policy.rollout import Sample, SampleRequest
+from align.policy.sample import SamplingSettings, sample
+from align.policy.weights import Packed, checksum, checksum_of, load_packed
+
+PLACEMENT_SECONDS = 30
+
+
+class Sampler:
+    """One worker: a model, the version of its weights, and a loop that draws answers."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        lora: LoRAConfig | None,
+        dtype: torch.dtype,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        # The same adapters as the trainer's, so that adapters alone need to travel.
+        self.model: Any = add_lora(model, lora, seed=0) if lora else model
+        cast_parameters(self.model, dtype)  # peft makes adapters in fp32
+        self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.version = -1
+
+    def load(self, packed: Packed, version: int) -> str:
+        """Take new weights; return the digest of what the model holds afterwards."""
+        load_packed(self.model, packed)
+        self.version = version
+        return checksum_of(self.model, packed)
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
+        """Draw one unit of answers."""
+        return sample(self.model, requests, settings, self.version)
+
+
+class RolloutWorkers:
+    """A group of samplers; use it in a `with` block, which ends them."""
+
+    def __init__(
+        self,
+        count: int,
+        cpus: float,
+        threads: int,
+        config: PretrainedConfig,
+        lora: LoRAConfig | None,
+        dtype: torch.dtype,
+    ) -> None:
+        gpus = 1 / count if ray.cluster_resources().get("GPU") else 0
+        self._group = _place(count, cpus, gpus)
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(Sampler)
+        self._workers: list[Any] = [
+            actor.options(
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=self._group, placement_group_bundle_index=index
+                )
+            ).remote(config, lora, dtype, threads)
+            for index in range(count)
+        ]
+
+    def sync(self, packed: Packed, version: int) -> None:
+        """Give every worker new weights and compare what each then holds, byte for byte."""
+        expected = checksum(packed)
+        reference = ray.put(packed)
+        digests = ray.get([worker.load.remote(reference, version) for worker in self._workers])
+        for index, digest in enumerate(digests):
+            if digest != expected:
+                raise RuntimeError(
+                    f"rollout worker {index} holds weights {digest} after sync {version}, "
+                    f"the trainer sent {expected}"
+                )
+
+    def sample(
+        self, requests: Sequence[SampleRequest], settings: SamplingSettings, rows_per_unit: int
+    ) -> list[Sample]:
+        """Draw all answers, in the order of the requests.
+
+        Prompts of like length share a unit; a unit goes to whichever worker is free. Neither
+        the number of workers nor their speed changes an answer.
+        """
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
+        units = [order[i : i + rows_per_unit] for i in range(0, len(order), rows_per_unit)]
+        results: list[Sample | None] = [None] * len(requests)
+        for unit, samples in self._work(units, requests, settings):
+            for index, drawn in zip(unit, samples, strict=True):
+                results[index] = drawn
+        assert all(result is not None for result in results)
+        return [result for result in results if result is not None]
+
+    def _work(
+        self,
+        units: list[list[int]],
+        requests: Sequence[SampleRequest],
+        settings: SamplingSettings,
+    ) -> Iterator[tuple[list[int], list[Sample]]]:
+        """Keep every worker busy until no unit is left; yield units as they come back."""
+        waiting = iter(units)
+        busy: dict[Any, tuple[Any, list[int]]] = {}
+
+        def hand_out(worker: Any) -> None:
+            unit = next(waiting, None)
+            if unit is not None:
+                reference = worker.sample.remote([requests[i] for i in unit], settings)
+                busy[reference] = (worker, unit)
+
+        for worker in self._workers:
+            hand_out(worker)
+        while busy:
+            (done,), _ = ray.wait(list(busy), num_returns=1)
+            worker, unit = busy.pop(done)
+            hand_out(worker)
+            yield unit, ray.get(done)
+
+    def close(self) -> None:
+        """End the workers and free their CPUs."""
+        for worker in self._workers:
+            ray.kill(worker)
+        remove_placement_group(self._group)
+
+    def __enter__(self) -> "RolloutWorkers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _place(count: int, cpus: float, gpus: float) -> PlacementGroup:
+    """Reserve room for all workers, or say in one line that there is none."""
+    bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    group: PlacementGroup = placement_group([bundle] * count, strategy="PACK")
+    if not group.wait(timeout_seconds=PLACEMENT_SECONDS):
+        remove_placement_group(group)
+        raise UserError(
+            f"no room for rollout.workers: {count} with {cpus:g} CPU each; the cluster has "
+            f"{ray.available_resources().get('CPU', 0):g} of "
+            f"{ray.cluster_resources().get('CPU', 0):g} CPUs free. Lower rollout.workers or "
+            "cluster.cpus_per_worker"
+        )
+    return group

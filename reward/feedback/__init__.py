@@ -1,0 +1,1 @@
+"""Feedback kinds: one module each turns its raw records into preference pairs."""

@@ -1,0 +1,96 @@
+"""How far a reward model's preferences can be trusted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reward model said of one pair."""
+
+    gap: float
+    """Score of the chosen answer minus that of the rejected."""
+    target_prob: float
+    """How sure people are of the chosen answer; 0.5 is a tie."""
+    weight: float = 1.0
+
+    @property
+    def probability(self) -> float:
+        """P(chosen is better), as the model sees it."""
+        return 1 / (1 + math.exp(-self.gap)) if self.gap > -700 else 0.0
+
+    @property
+    def log_loss(self) -> float:
+        """Nats; softplus in the form that cannot overflow."""
+        softplus = max(-self.gap, 0.0) + math.log1p(math.exp(-abs(self.gap)))
+        return softplus + (1 - self.target_prob) * self.gap
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of n cases, with its 95 % interval."""
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of like confidence: how sure they were, how often they were right."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """accuracy and margin over the pairs that are no ties; log_loss and ece over all."""
+    decided = [outcome for outcome in outcomes if outcome.target_prob != 0.5]
+    weight = sum(outcome.weight for outcome in outcomes)
+    bins = calibration(outcomes)
+    return {
+        "accuracy": _mean([float(outcome.gap > 0) for outcome in decided]),
+        "margin": _mean([outcome.gap for outcome in decided]),
+        "log_loss": sum(outcome.weight * outcome.log_loss for outcome in outcomes) / weight,
+        "ece": expected_calibration_error(bins),
+    }
+
+
+def wilson(successes: float, n: int) -> Share:
+    """Wilson's score interval (Wilson 1927), which stays sensible at 0, at 1 and for small n."""
+    assert n > 0
+    z = 1.959964
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Share(n, share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def calibration(outcomes: Sequence[Outcome]) -> list[Bin]:
+    """Ten bins of confidence over [0.5, 1].
+
+    A prediction below 1/2 is the opposite prediction with the opposite target.
+    """
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(10)]
+    for outcome in outcomes:
+        sure = max(outcome.probability, 1 - outcome.probability)
+        right = outcome.target_prob if outcome.gap >= 0 else 1 - outcome.target_prob
+        bins[min(9, int((sure - 0.5) * 20))].append((sure, right))
+    return [
+        Bin(sum(s for s, _ in part) / len(part), sum(r for _, r in part) / len(part), len(part))
+        for part in bins
+        if part
+    ]
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance of confidence and accuracy, weighted by n (Guo et al. 2017, eq. 5)."""
+    total = sum(part.n for part in bins)
+    return sum(part.n * abs(part.confidence - part.accuracy) for part in bins) / total
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,160 @@
+"""Reading and writing files, and the rows that are set aside."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from align.data.atomic import write_jsonl, write_parquet
+from align.data.errors import DataError
+from align.data.files import read_rows
+from align.data.rejects import Rejects
+
+ROWS = [{"a": "one", "b": "1"}, {"a": "zwei\u2028 \u5510\u8a69 \U0001f600", "b": "2"}]
+
+
+def written(path: Path) -> Path:
+    """ROWS in the kind of file that the name asks for."""
+    if path.suffix == ".jsonl":
+        write_jsonl(path, ROWS)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(ROWS, indent=4))
+    elif path.suffix == ".csv":
+        path.write_text("a,b\r\n" + "".join(f'"{row["a"]}",{row["b"]}\r\n' for row in ROWS))
+    elif path.suffix == ".parquet":
+        write_parquet(path, pa.Table.from_pylist(ROWS))
+    else:
+        table = pa.Table.from_pylist(ROWS)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet", ".arrow"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    assert [row for _, row in read_rows(written(tmp_path / f"x{suffix}"))] == ROWS
+
+
+def test_arrow_streams_as_datasets_writes_them_are_read(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    path = tmp_path / "x.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    assert list(read_rows(path)) == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_a_json_file_may_hold_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('\ufeff{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
+    assert list(read_rows(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"a": ', "broken JSON"),
+        (b"[1, 2]", "must be an object"),
+        (b'{"a": NaN}', "NaN is not a number"),
+        (b'{"a": "\xff"}', "not UTF-8"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"[" * 100_000, "broken JSON"),
+    ],
+)
+def test_a_broken_line_is_set_aside_and_the_others_are_read(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
+    rejects = Rejects(tmp_path / "rejected.jsonl")
+    assert [row for _, row in read_rows(path, rejects)] == [{"a": 1}, {"a": 2}]
+    assert (rejects.seen, rejects.rows, rejects.rejections[0].line) == (3, 1, 2)
+    assert reason in rejects.rejections[0].reason
+
+
+def test_a_broken_line_is_an_error_where_nobody_collects_rejects(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:2: broken JSON"):
+        list(read_rows(path))
+
+
+def test_csv_rows_of_another_length_are_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'a,b\n1,2\n3\n"long ' + b"x" * 200_000 + b'",4\n\xff,5\n')
+    rejects = Rejects(tmp_path / "rejected.jsonl")
+    assert [len(row["a"]) for _, row in read_rows(path, rejects)] == [1, 200_005]
+    assert [one.line for one in rejects.rejections] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("gone.jsonl", None, "gone.jsonl:1: there is no such file"),
+        ("x.jsonl", b"", "x.jsonl:1: the file is empty"),
+        ("x.txt", b"a", r"x.txt:1: unknown kind of file '.txt': use one of .jsonl, .json, .csv"),
+        ("x.json", b'[\n{"a": 1},\n{]', "x.json:3: broken JSON"),
+        ("x.csv", b"a,a\n1,2\n", "x.csv:1: the header needs"),
+        ("x.csv", b'a,b\n"1,2\n', "x.csv:2: broken CSV"),
+        ("x.parquet", b"PAR1", "x.parquet:1: no readable parquet file"),
+        ("x.arrow", b"nothing", "x.arrow:1: no readable arrow file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        list(read_rows(tmp_path / name, Rejects(tmp_path / "rejected.jsonl")))
+    assert reason in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "x.jsonl"
+    folder.mkdir()
+    with pytest.raises(DataError, match="this is a folder"):
+        list(read_rows(folder))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.jsonl"
+    write_jsonl(path, [{"time": datetime(2026, 1, 31, tzinfo=UTC)}])
+
+    def failing() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+        raise RuntimeError("the program stops here")
+
+    with pytest.raises(RuntimeError):
+        write_jsonl(path, failing())
+    assert path.read_text() == '{"time": "2026-01-31T00:00:00+00:00"}\n'
+    assert os.listdir(path.parent) == ["x.jsonl"]
+
+
+def test_too_many_bad_rows_are_an_error_that_says_how_many_and_where(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path / "rejected.jsonl", max_rejected=0.01, seen=200)
+    rejects.add(Path("f.jsonl"), 7, "ranks", "must not be null")
+    rejects.add(Path("f.jsonl"), 8, "", "broken JSON")
+    rejects.finish()  # 2 of 200 are 1 %
+    rejects.add(Path("f.jsonl"), 9, "", "broken JSON")
+    with pytest.raises(DataError) as error:
+        rejects.finish()
+    assert str(error.value) == (
+        "f.jsonl:7: ranks: must not be null (3 of 200 rows rejected, 1.5%; data.max_rejected is "
+        f"1.0%; all of them are in {tmp_path}/rejected.jsonl)"
+    )
+    first = json.loads((tmp_path / "rejected.jsonl").read_text().splitlines()[0])
+    assert first == {"file": "f.jsonl", "line": 7, "field": "ranks", "reason": "must not be null"}
+
+
+def test_one_bad_row_is_always_allowed_and_an_old_list_goes_away(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path / "rejected.jsonl", max_rejected=0, seen=3)
+    rejects.add(Path("f.jsonl"), 1, "a", "bad")
+    rejects.add(Path("f.jsonl"), 1, "b", "bad too")
+    rejects.finish()
+    assert rejects.rows == 1 and rejects.path.exists()
+    Rejects(rejects.path, max_rejected=0, seen=3).finish()
+    assert not rejects.path.exists()

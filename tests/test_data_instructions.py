@@ -1,0 +1,154 @@
+"""Instructions and prompts out of every format."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from align.data.config import InstructionFormat, InstructionSource
+from align.data.errors import DataError, UserError
+from align.data.instructions import read_instructions, read_prompts
+from align.data.messages import Example, Prompt, assistant, prompt_id_of, user
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "instructions"
+REAL = [
+    ("self-instruct/seed_tasks.jsonl", 175),
+    ("self-instruct/user_oriented_instructions.jsonl", 252),
+    ("belle/zh_seed_tasks.json", 175),
+]
+
+
+def source(path: Path, format: InstructionFormat, *rows: object) -> InstructionSource:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return InstructionSource(format=format, path=path)
+
+
+def instructions(*sources: InstructionSource, folder: Path, share: float = 0.01) -> list[Example]:
+    return read_instructions(sources, share, folder / "rejected.jsonl")
+
+
+def prompts(*sources: InstructionSource, folder: Path) -> list[Prompt]:
+    return read_prompts(sources, 0.01, folder / "rejected.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("format", "row"),
+    [
+        ("messages", {"messages": [*user("Hi\n\nyou"), *assistant("Ho")]}),
+        ("prompt_completion", {"prompt": "Hi\n\nyou", "completion": "Ho"}),
+        ("prompt_completion", {"prompt": user("Hi\n\nyou"), "completion": assistant("Ho")}),
+        ("alpaca", {"instruction": "Hi", "input": "you", "output": "Ho"}),
+        ("alpaca", {"instruction": "Hi\n\nyou", "input": "", "output": "Ho"}),
+        ("self_instruct", {"instruction": "Hi", "instances": [{"input": "you", "output": "Ho"}]}),
+    ],
+)
+def test_every_format_gives_the_same_example(
+    tmp_path: Path, format: InstructionFormat, row: object
+) -> None:
+    data = source(tmp_path / "x.jsonl", format, row)
+    expected = {"prompt": user("Hi\n\nyou"), "completion": assistant("Ho")}
+    assert instructions(data, folder=tmp_path) == [expected]
+    (prompt,) = prompts(data, folder=tmp_path)
+    assert prompt == {"prompt": user("Hi\n\nyou"), "prompt_id": prompt_id_of(user("Hi\n\nyou"))}
+
+
+def test_every_assistant_turn_is_learnt_once_and_the_last_prompt_is_answered(
+    tmp_path: Path,
+) -> None:
+    turns = [*user("1"), *assistant("2"), *user("3"), *assistant("4")]
+    data = source(tmp_path / "x.jsonl", "messages", {"messages": turns})
+    assert instructions(data, folder=tmp_path) == [
+        {"prompt": turns[:1], "completion": turns[1:2]},
+        {"prompt": turns[:3], "completion": turns[3:]},
+    ]
+    assert [row["prompt"] for row in prompts(data, folder=tmp_path)] == [turns[:3]]
+
+
+def test_prompts_need_no_answers(tmp_path: Path) -> None:
+    data = [
+        source(tmp_path / "a.jsonl", "messages", {"messages": user("a")}),
+        source(tmp_path / "b.jsonl", "prompt_completion", {"prompt": "b"}),
+        source(tmp_path / "c.jsonl", "alpaca", {"instruction": "c"}),
+    ]
+    assert [row["prompt"] for row in prompts(*data, folder=tmp_path)] == list(map(user, "abc"))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: completion: there is no answer to learn"):
+        instructions(*data, folder=tmp_path)
+
+
+def test_prompt_ids_name_the_text_and_not_the_order_of_keys() -> None:
+    assert prompt_id_of([{"content": "a", "role": "user"}]) == prompt_id_of(user("a"))
+    assert prompt_id_of(user("a")) != prompt_id_of(user("A"))
+    assert prompt_id_of(user("a")) != prompt_id_of([{"role": "system", "content": "a"}])
+
+
+def test_a_wrong_column_is_one_line_with_the_columns_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("question,output\nHi,Ho\n")
+    data = InstructionSource(format="alpaca", path=path)
+    with pytest.raises(DataError) as error:
+        instructions(data, folder=tmp_path)
+    assert str(error.value) == (
+        f"{path}:2: instruction: there is no such column; found question, output "
+        "(no good row is left)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "reason"),
+    [
+        ("messages", {"messages": "Hi"}, "expected a list of messages"),
+        ("messages", {"messages": [{"role": "user"}]}, "must have role and content"),
+        ("messages", {"messages": [{"role": "bot", "content": ""}]}, 'has role "bot"'),
+        ("messages", {"messages": assistant("Hi")}, "expected a list of messages"),
+        ("messages", {"messages": [*user("a"), *assistant(" ")]}, "the answer is empty"),
+        ("prompt_completion", {"prompt": " ", "completion": "a"}, "the prompt is empty"),
+        ("prompt_completion", {"prompt": "a", "completion": 3}, "expected a list of messages"),
+        ("alpaca", {"instruction": 3, "output": "a"}, "must be text, found 3"),
+        ("self_instruct", {"instruction": "a", "instances": []}, "must be a list of inputs"),
+        ("self_instruct", {"instruction": "a", "instances": ["b"]}, "must have input and output"),
+    ],
+)
+def test_a_bad_row_is_set_aside_and_never_stops_a_good_file(
+    tmp_path: Path, format: InstructionFormat, row: object, reason: str
+) -> None:
+    good = {
+        "messages": [*user("a"), *assistant("b")],
+        "prompt": "a",
+        "completion": "b",
+        "instruction": "a",
+        "output": "b",
+        "instances": [{"input": "", "output": "b"}],
+    }
+    data = source(tmp_path / "x.jsonl", format, good, row, good)
+    assert len(instructions(data, folder=tmp_path)) == 2
+    rejected = json.loads((tmp_path / "rejected.jsonl").read_text())
+    assert rejected["line"] == 2 and reason in rejected["reason"]
+
+
+def test_the_first_rows_are_taken(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(5)]
+    data = source(tmp_path / "x.jsonl", "prompt_completion", *rows).model_copy(update={"rows": 2})
+    assert [row["completion"] for row in instructions(data, folder=tmp_path)] == [
+        assistant("c0"),
+        assistant("c1"),
+    ]
+
+
+def test_the_demo_generates_its_rows(tmp_path: Path) -> None:
+    demo = InstructionSource(format="demo", rows=5)
+    assert len(instructions(demo, folder=tmp_path)) == 5
+    held_out = read_prompts([demo], 0.01, tmp_path / "rejected.jsonl", seed=1, split="heldout")
+    asked = read_prompts([demo], 0.01, tmp_path / "rejected.jsonl", seed=1)
+    ids = [row["prompt_id"] for row in asked + held_out]
+    assert len(set(ids)) == 10
+    with pytest.raises(UserError, match="the demo has"):
+        prompts(InstructionSource(format="demo", rows=10**9), folder=tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the real instructions in ../shared")
+@pytest.mark.parametrize(("name", "count"), REAL)
+def test_real_seed_tasks_are_read_without_a_bad_row(tmp_path: Path, name: str, count: int) -> None:
+    data = InstructionSource(format="self_instruct", path=SHARED / name)
+    assert len(instructions(data, folder=tmp_path)) == count
+    assert len(prompts(data, folder=tmp_path)) == count
+    assert not (tmp_path / "rejected.jsonl").exists()

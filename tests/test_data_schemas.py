@@ -1,0 +1,328 @@
+"""Schemas, and every invariant of records and preferences."""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from align.data.atomic import write_parquet
+from align.data.errors import DataError
+from align.data.importers.header import header
+from align.data.invariants import preferences_problems, records_problems
+from align.data.messages import assistant, user
+from align.data.schemas import (
+    ANNOTATOR,
+    FEEDBACK,
+    PREFERENCE,
+    Record,
+    check_version,
+    completed,
+    table_of,
+    write_table,
+)
+from align.data.validate import validate_annotator, validate_preference, validate_record
+from align.reward.convert import convert
+
+GIVEN = {
+    "question_id": "q",
+    "criterion": "overall",
+    "option": "yes",
+    "value": 1.0,
+    "weight": 1.0,
+    "gate": False,
+}
+FIELDS: dict[str, dict[str, Any]] = {
+    "best_of": {"best_index": 1, "none_acceptable": False},
+    "ranking": {"ranks": [1, 2, 2]},
+    "comparison": {"outcome": "a"},
+    "question": {"answers": [GIVEN], "questionnaire_version": "1"},
+    "rule": {
+        "rule_id": "polite",
+        "rule_text": "Be polite.",
+        "ruleset_version": "1",
+        "severity": 5,
+        "adversarial": False,
+        "criterion": "rule:polite",
+    },
+    "rbrm": {
+        "rubric_id": "r",
+        "rubric_version": "1",
+        "judge_id": "j",
+        "prompt_class": "harmful",
+        "option_ids": ["A", "B"],
+        "option_logprobs": [-0.1, -2.0],
+        "chosen_option": "A",
+        "reward": 1.0,
+        "n_permutations": 2,
+    },
+}
+ANSWERS = {"best_of": 3, "ranking": 3, "comparison": 2, "question": 1, "rule": 1, "rbrm": 1}
+
+
+def record(kind: str, **changes: Any) -> Record:
+    """A valid record, then changed."""
+    made = header(
+        kind,
+        "f1",
+        user("Hi"),
+        [assistant(f"answer {i}") for i in range(ANSWERS[kind])],
+        source="test",
+        license="none",
+        annotator_id="ann",
+        guideline_version="1",
+    )
+    return completed(made | FIELDS[kind] | changes, FEEDBACK[kind])
+
+
+def preference(**changes: Any) -> Record:
+    pairs, _ = convert([record("comparison")], "soft", 0.1)
+    return pairs[0] | changes
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_a_valid_record_of_every_kind_passes_and_survives_parquet(
+    tmp_path: Path, kind: str
+) -> None:
+    row = record(kind)
+    assert validate_record(row) == []
+    path = tmp_path / "x.parquet"
+    write_table(path, [row], FEEDBACK[kind])
+    metadata = pq.read_schema(path).metadata
+    assert metadata[b"align.schema"] == kind.encode()
+    assert metadata[b"align.schema_version"] == b"1.0"
+    back = completed(pq.read_table(path).to_pylist()[0], FEEDBACK[kind])
+    assert validate_record(back) == []
+    assert back["prompt"] == row["prompt"] and back["created_at"] == row["created_at"]
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_no_required_field_may_be_null(kind: str) -> None:
+    for column in FEEDBACK[kind]:
+        if not column.nullable and column.name != "kind":
+            problems = validate_record(record(kind) | {column.name: None})
+            assert problems == [(column.name, "must not be null")]
+
+
+def test_pyarrow_alone_lets_nulls_through() -> None:
+    broken = record("ranking", prompt=[{"role": "user", "content": None}], ranks=[1, None, 2])
+    table_of([broken | {"source": None}], FEEDBACK["ranking"]).validate(full=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "field", "reason"),
+    [
+        ("ranking", {"prompt": [{"role": "user", "content": None}]}, "prompt[0].content", "null"),
+        ("ranking", {"ranks": [1, None, 2]}, "ranks[1]", "null"),
+        ("ranking", {"completions": [None] * 3}, "completions[0]", "null"),
+        ("question", {"answers": [GIVEN | {"gate": None}]}, "answers[0].gate", "null"),
+        ("question", {"answers": [GIVEN | {"gates": 1}]}, "answers[0].gates", "unknown"),
+        ("ranking", {"rank": [1, 2, 2]}, "rank", "did you mean ranks?"),
+        ("ranking", {"ranks": "1"}, "ranks", "must be a list"),
+        ("ranking", {"ranks": [1, True, 2]}, "ranks[1]", "must be a number"),
+        ("ranking", {"ranks": [1, 2.5, 2]}, "ranks[1]", "must be a whole number"),
+        ("rule", {"severity": 200}, "severity", "whole number below 128"),
+        ("rule", {"adversarial": 1}, "adversarial", "must be true or false"),
+        ("rbrm", {"reward": math.inf}, "reward", "must be a finite number"),
+        ("ranking", {"source": 3}, "source", "must be text"),
+        ("ranking", {"source": ""}, "source", "must not be empty"),
+        ("ranking", {"guideline_version": ""}, "guideline_version", "must not be empty"),
+        ("ranking", {"prompt": "Hi"}, "prompt", "must be a list"),
+        ("ranking", {"prompt": ["Hi"]}, "prompt[0]", "must be an object"),
+        ("ranking", {"created_at": "2026-01-31T12:00:00"}, "created_at", "time with a zone"),
+        ("ranking", {"created_at": "soon"}, "created_at", "time with a zone"),
+        ("ranking", {"criterion": "nice"}, "criterion", "must be one of overall"),
+        ("ranking", {"criterion": "rule:"}, "criterion", "must be one of overall"),
+        ("ranking", {"annotator_kind": "cat"}, "annotator_kind", "must be one of human"),
+        ("comparison", {"outcome": "left"}, "outcome", "must be one of a, b, tie, skip"),
+        ("rbrm", {"prompt_class": "bad"}, "prompt_class", "must be one of harmful"),
+        ("ranking", {"prompt": assistant("Hi")}, "prompt", "last turn of a prompt"),
+        ("ranking", {"prompt": user(" ")}, "prompt", "is empty"),
+        ("ranking", {"prompt": [{"role": "bot", "content": "a"}]}, "prompt", 'role "bot"'),
+        ("rule", {"completions": [user("a")]}, "completions[0]", "ends in one assistant turn"),
+        (
+            "rule",
+            {"completions": [[*assistant("a"), *assistant("b")]]},
+            "completions[0]",
+            "ends in one assistant turn",
+        ),
+        ("rule", {"completion_ids": ["a", "b"]}, "completion_ids", "2 entries for 1"),
+        ("ranking", {"completion_ids": ["a", "b", "a"]}, "completion_ids", "must differ"),
+        ("ranking", {"generator_ids": ["a"]}, "generator_ids", "1 entries for 3"),
+        ("ranking", {"display_order": [0, 1, 1]}, "display_order", "must be an order of 0 to 2"),
+        ("best_of", {"best_index": 3}, "best_index", "must be 0 to 2"),
+        ("best_of", {"best_index": None}, "best_index", "exactly when none_acceptable"),
+        ("best_of", {"none_acceptable": True}, "best_index", "exactly when none_acceptable"),
+        ("ranking", {"ranks": [1, 2]}, "ranks", "2 entries for 3"),
+        ("ranking", {"ranks": [1, 3, 3]}, "ranks", "must be dense"),
+        ("ranking", {"ranks": [0, 1, 2]}, "ranks", "must be dense"),
+        ("comparison", {"strength": 4}, "strength", "must be 0 to 3"),
+        ("question", {"overall": 1}, "overall", "compares 2"),
+        ("question", {"answers": []}, "answers", "must not be empty"),
+        ("question", {"answers": [GIVEN, GIVEN]}, "answers", "asks a question twice"),
+        ("question", {"answers": [GIVEN | {"value": 2}]}, "answers[0].value", "must be 0 to 1"),
+        (
+            "question",
+            {"answers": [GIVEN | {"gate": True, "value": None}]},
+            "answers[0].value",
+            "a gate must be answered",
+        ),
+        ("question", {"answers": [GIVEN | {"weight": -1}]}, "answers[0].weight", "at least 0"),
+        ("rule", {"severity": 0}, "severity", "must be 1 to 5"),
+        ("rule", {"criterion": "overall"}, "criterion", "must be rule:polite"),
+        ("rbrm", {"option_logprobs": [0.0]}, "option_logprobs", "1 entries for 2"),
+        ("rbrm", {"chosen_option": "C"}, "chosen_option", "none of option_ids"),
+    ],
+)
+def test_a_broken_invariant_names_the_field_and_the_reason(
+    kind: str, changes: dict[str, Any], field: str, reason: str
+) -> None:
+    problems = validate_record(record(kind, **changes))
+    assert any(name == field and reason in text for name, text in problems), problems
+
+
+def test_too_few_answers_to_compare_are_a_problem() -> None:
+    one = record("comparison", completions=[assistant("a")], completion_ids=["a"])
+    assert ("completions", "comparison needs at least 2, found 1") in validate_record(one)
+
+
+def test_several_answers_need_the_same_questions_in_blocks() -> None:
+    two = {"completions": [assistant("a"), assistant("b")], "completion_ids": ["a", "b"]}
+    other = GIVEN | {"question_id": "r"}
+    assert validate_record(record("question", **two, answers=[GIVEN, other, GIVEN, other])) == []
+    for answers in ([GIVEN, other], [GIVEN, GIVEN, GIVEN]):
+        problems = validate_record(record("question", **two, answers=answers))
+        assert problems == [("answers", "must be the same questions for each of 2 completions")]
+
+
+@pytest.mark.parametrize("kind", [None, "elo", ["ranking"], 3])
+def test_an_unknown_kind_is_a_problem(kind: object) -> None:
+    assert validate_record({"kind": kind})[0][0] == "kind"
+
+
+def test_times_may_be_iso_text_in_any_zone() -> None:
+    row = record("ranking", created_at="2026-01-31T13:00:00+01:00")
+    assert row["created_at"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert validate_record(row) == []
+
+
+def test_an_annotator_row_is_checked() -> None:
+    row = completed({"annotator_id": "a", "kind": "human", "gold_n": 3}, ANNOTATOR)
+    assert validate_annotator(row) == []
+    assert validate_annotator(row | {"ds_confusion": [[0.5, None]]}) == [
+        ("ds_confusion[0][1]", "must not be null")
+    ]
+    assert validate_annotator(row | {"kind": "cat"})[0][0] == "kind"
+
+
+@pytest.mark.parametrize("version", ["2.0", "10.1", "next"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_newer_major_version_is_refused(tmp_path: Path, version: str, suffix: str) -> None:
+    metadata = {"align.schema": "ranking", "align.schema_version": version}
+    table = table_of([record("ranking")], FEEDBACK["ranking"]).replace_schema_metadata(metadata)
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".parquet":
+        write_parquet(path, table)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=f"x{suffix}:1: written in schema version {version}"):
+        check_version(path)
+
+
+def test_a_newer_minor_version_and_a_foreign_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    table = table_of([record("ranking")], FEEDBACK["ranking"])
+    write_parquet(path, table.replace_schema_metadata({"align.schema_version": "1.9"}))
+    check_version(path)
+    write_parquet(path, table.replace_schema_metadata(None))
+    check_version(path)
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "x.parquet", [record("ranking")], FEEDBACK["ranking"])
+    with pytest.raises(DataError, match="holds ranking rows, not preference rows"):
+        check_version(tmp_path / "x.parquet", "preference")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"target_prob": 0.4}, "target_prob"),
+        ({"target_prob": 1.1}, "target_prob"),
+        ({"margin": -0.1}, "margin"),
+        ({"target_prob": 0.5, "margin": 0.1, "chosen_id": "a", "rejected_id": "z"}, "margin"),
+        ({"target_prob": 0.5, "chosen_id": "z", "rejected_id": "a"}, "chosen_id"),
+        ({"weight": 0.0}, "weight"),
+        ({"group_weight": -1.0}, "group_weight"),
+        ({"feedback_ids": []}, "feedback_ids"),
+        ({"feedback_ids": [None]}, "feedback_ids[0]"),
+        ({"split": "dev"}, "split"),
+        ({"chosen": user("a")}, "chosen"),
+        ({"prompt": assistant("a")}, "prompt"),
+        ({"label": 1}, "label"),
+    ],
+)
+def test_a_preference_is_checked(changes: dict[str, Any], field: str) -> None:
+    assert validate_preference(preference()) == []
+    assert [name for name, _ in validate_preference(preference(**changes))] == [field]
+
+
+def test_chosen_and_rejected_must_differ_in_id_and_text() -> None:
+    pair = preference()
+    assert validate_preference(pair | {"rejected_id": pair["chosen_id"]})[0][0] == "rejected_id"
+    assert validate_preference(pair | {"rejected": pair["chosen"]})[0][0] == "rejected"
+
+
+def swapped(pair: Record) -> Record:
+    return pair | {"chosen_id": pair["rejected_id"], "rejected_id": pair["chosen_id"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda pair: [pair | {"weight": 0.5}], "weight"),
+        (lambda pair: [pair | {"group_size": 2}], "group_size"),
+        (lambda pair: [pair, pair | {"split": "validation", "group_id": "x"}], "split"),
+        (lambda pair: [pair, swapped(pair) | {"group_id": "x"}], "pair_id"),
+        (lambda pair: [pair, pair | {"group_id": "x"}], "pair_id"),
+        (lambda pair: [pair | {"feedback_ids": ["nobody"]}], "feedback_ids"),
+    ],
+)
+def test_a_preference_table_is_checked(
+    change: Callable[[Record], list[Record]], field: str
+) -> None:
+    records = {"f1": record("comparison")}
+    assert list(preferences_problems([preference()], records)) == []
+    fields = {name for _, name, _ in preferences_problems(change(preference()), records)}
+    assert field in fields
+
+
+def test_a_gold_record_in_the_preference_table_is_found() -> None:
+    gold = {"f1": record("comparison", gold=True)}
+    ((_, field, reason),) = preferences_problems([preference()], gold)
+    assert field == "feedback_ids" and "gold" in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({}, "feedback_id"),
+        ({"feedback_id": "f2", "prompt": user("Ho")}, "prompt_id"),
+        ({"feedback_id": "f2", "cluster_id": "c"}, "cluster_id"),
+        ({"feedback_id": "f2", "completions": [assistant("x"), assistant("y")]}, "completion_ids"),
+    ],
+)
+def test_an_id_that_names_two_things_is_found(changes: dict[str, Any], field: str) -> None:
+    first = record("comparison")
+    ((row, name, _),) = records_problems([first, first | changes])
+    assert (row, name) == (1, field)
+
+
+def test_the_preference_schema_keeps_to_column_names_that_trl_does_not_misread() -> None:
+    assert {"prompt", "chosen", "rejected", "margin"} <= set(PREFERENCE.names)
+    assert not {"label", "completion", "messages"} & set(PREFERENCE.names)

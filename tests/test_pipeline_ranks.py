@@ -1,0 +1,102 @@
+"""Two training ranks against one, in every stage and under every ZeRO stage, for real."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from align.pipeline import ppo, rm, sft
+from align.pipeline.config import STAGES, RunConfig
+from align.pipeline.launch import Shares, launch
+from align.pipeline.loading import dump_config, load_config
+from align.pipeline.metrics import read_metrics
+from align.pipeline.run_directory import RunDirectory
+
+RUN = {"sft": sft.run, "rm": rm.run, "ppo": ppo.run}
+ZERO_STAGES = (0, 1, 2, 3)
+COMPARED = {
+    "sft": ("loss", "grad_norm", "token_accuracy", "eval/loss"),
+    "rm": ("loss", "grad_norm", "accuracy", "margin", "log_loss", "ece"),
+    "ppo": ("loss/policy", "loss/value", "grad_norm", "objective/scores", "objective/kl"),
+}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages under all ZeRO stages in one group of two ranks, each from the tiny run's models.
+
+    So a stage's difference cannot come from the stage before it.
+    """
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    overrides = [
+        "train.ranks=2",
+        f"rm.model={tiny_run / 'sft' / 'final'}",
+        f"ppo.policy={tiny_run / 'sft' / 'final'}",
+        f"ppo.reward_model={tiny_run / 'rm' / 'final'}",
+    ]
+    configs = {
+        stage: load_config("tiny", [*overrides, f"train.zero_stage={stage}"])
+        for stage in ZERO_STAGES
+    }
+
+    def work(shares: Shares) -> int:
+        for zero_stage, config in configs.items():
+            directory = RunDirectory(folder / str(zero_stage))
+            for stage in STAGES:
+                RUN[stage](config, directory, shares, "auto")
+        return 0
+
+    for zero_stage, config in configs.items():
+        (folder / str(zero_stage)).mkdir()
+        (folder / str(zero_stage) / "config.yaml").write_text(dump_config(config), "utf-8")
+    # The ranks cannot import a test module.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    assert launch(work, configs[0], folder, ray_needed=True) == 0
+    return folder
+
+
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_train_like_one(
+    tiny_run: Path, two_ranks: Path, stage: str, zero_stage: int
+) -> None:
+    """The tiny run is one rank at ZeRO 0; its batches are the same rows in more micro-batches."""
+    alone = read_metrics(tiny_run / stage / "metrics.jsonl")
+    together = read_metrics(two_ranks / str(zero_stage) / stage / "metrics.jsonl")
+    assert len(alone) == len(together)
+    for one, two in zip(alone, together, strict=True):
+        for name in COMPARED[stage]:
+            if name in one:
+                assert two[name] == pytest.approx(one[name], abs=1e-4, rel=1e-4), name
+
+
+def test_the_published_models_are_whole_under_zero_3(tiny_run: Path, two_ranks: Path) -> None:
+    from safetensors.torch import load_file
+
+    for stage in STAGES:
+        alone = load_file(tiny_run / stage / "final" / "model.safetensors")
+        sharded = load_file(two_ranks / "3" / stage / "final" / "model.safetensors")
+        assert alone.keys() == sharded.keys()
+        for name, weights in alone.items():
+            assert sharded[name].shape == weights.shape
+            assert (sharded[name] - weights).abs().max() < 1e-3, name
+
+
+def test_what_cannot_be_placed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.data.errors import UserError
+    from align.pipeline import launch as launching
+
+    monkeypatch.setattr(launching, "PLACEMENT_SECONDS", 2)
+    config: RunConfig = load_config("tiny", ["train.ranks=2", "cluster.cpus_per_rank=64"])
+    with pytest.raises(UserError, match=r"no room for train.ranks: 2 with 64 CPU each") as caught:
+        launch(lambda _: 0, config, tmp_path, ray_needed=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    from align.data.errors import UserError
+
+    config = load_config("tiny", ["train.ranks=2", "cluster.address=127.0.0.1:9"])
+    with pytest.raises(UserError, match=r"no Ray cluster at cluster.address: 127.0.0.1:9"):
+        launch(lambda _: 0, config, tmp_path, ray_needed=True)

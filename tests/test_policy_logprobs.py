@@ -1,0 +1,154 @@
+"""Log-probabilities, values and scores against one unpadded text at a time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import (
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from align.policy.logprobs import (
+    TextBatch,
+    response_logprobs,
+    response_values,
+    text_batch,
+    text_scores,
+)
+from align.policy.model import TokenScores
+
+TinyCausal = Callable[[str], PreTrainedModel]
+TinyConfig = Callable[[str], PretrainedConfig]
+
+FAMILIES = ["llama", "gpt2", "qwen2"]
+CPU = torch.device("cpu")
+# Id 0 is the padding and id 2 the EOS of the tiny models: real tokens may be either.
+PROMPTS = [[5, 6, 7], [8, 0, 2, 9, 10, 11], [12], [0, 0]]
+RESPONSES = [[20, 21, 22, 23, 2], [24, 2], [25, 0, 2, 26, 27, 28, 0], [2]]
+
+
+def batch() -> TextBatch:
+    return text_batch(PROMPTS, RESPONSES, CPU)
+
+
+@torch.no_grad()
+def naive(
+    model: PreTrainedModel, temperature: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Log-probabilities and entropies: one text, one full softmax and one position at a time."""
+    logprobs, entropies = [], []
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        logits = model(input_ids=torch.tensor([prompt + response])).logits[0].double()
+        rows = [
+            (logits[len(prompt) - 1 + t] / temperature).softmax(-1) for t in range(len(response))
+        ]
+        logprobs.append([math.log(row[i]) for row, i in zip(rows, response, strict=True)])
+        entropies.append([float(-(row * row.log()).sum()) for row in rows])
+    return logprobs, entropies
+
+
+@torch.no_grad()
+def agree(found: Tensor, expected: list[list[float]]) -> bool:
+    """Equal on the responses, 0 behind them."""
+    width = max(map(len, expected))
+    padded = torch.tensor([[*row, *[0.0] * (width - len(row))] for row in expected])
+    return found.shape == padded.shape and torch.allclose(found, padded, atol=2e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probabilities_and_entropy_equal_a_full_softmax(
+    tiny_causal: TinyCausal, family: str, temperature: float
+) -> None:
+    model = tiny_causal(family)
+    logprobs, entropies = naive(model, temperature)
+    found, entropy = response_logprobs(model, batch(), temperature, with_entropy=True)
+    assert agree(found, logprobs)
+    assert agree(entropy, entropies)
+
+
+def test_entropy_is_zero_unless_asked_for(tiny_causal: TinyCausal) -> None:
+    _, entropy = response_logprobs(tiny_causal("llama"), batch(), 1.0)
+    assert (entropy == 0).all()
+
+
+@pytest.mark.parametrize("pad_id", [0, 2, 299])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_padding_of_any_length_changes_nothing(
+    tiny_causal: TinyCausal, family: str, pad_id: int
+) -> None:
+    model, plain = tiny_causal(family), batch()
+    lengths = plain.prompt_lengths_B + plain.response_lengths_B
+    real = torch.arange(plain.ids_BL.shape[1]) < lengths[:, None]
+    wide = replace(plain, ids_BL=pad(plain.ids_BL.where(real, pad_id), (0, 6), value=pad_id))
+    for one, other in zip(
+        response_logprobs(model, plain, 0.7, with_entropy=True),
+        response_logprobs(model, wide, 0.7, with_entropy=True),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_the_gradient_reaches_the_weights_and_equals_that_of_single_texts(
+    tiny_causal: TinyCausal,
+) -> None:
+    model = tiny_causal("llama")
+    weights = [p for p in model.parameters() if p.requires_grad]
+    together = response_logprobs(model, batch(), 0.7)[0].sum()
+    single = torch.zeros(())
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        single = (
+            single + response_logprobs(model, text_batch([prompt], [response], CPU), 0.7)[0].sum()
+        )
+    for one, other in zip(
+        torch.autograd.grad(together, weights), torch.autograd.grad(single, weights), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_a_value_belongs_to_the_state_before_its_token() -> None:
+    # A critic that says "position" shows which position was read.
+    values = response_values(lambda ids: torch.arange(ids.shape[1]).expand(ids.shape), batch())
+    expected = [
+        [len(prompt) - 1.0 + t for t in range(len(response))]
+        for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+    ]
+    assert agree(values, expected)
+
+
+def test_a_score_is_read_at_the_last_real_token_whatever_its_id() -> None:
+    scores = text_scores(lambda ids: torch.arange(ids.shape[1]).expand(ids.shape), batch())
+    assert scores.tolist() == [
+        len(prompt) + len(response) - 1 for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+    ]
+
+
+def test_the_mask_is_one_on_response_tokens() -> None:
+    assert batch().mask_BT.tolist() == [
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_the_stock_class_when_padding_has_an_id_of_its_own(
+    tiny_config: TinyConfig, family: str
+) -> None:
+    config = tiny_config(family)
+    config.num_labels, config.pad_token_id = 1, 299
+    torch.manual_seed(0)
+    stock = AutoModelForSequenceClassification.from_config(config).eval()
+    texts = [prompt + response for prompt, response in zip(PROMPTS, RESPONSES, strict=True)]
+    width = max(map(len, texts))
+    ids = torch.tensor([[*text, *[299] * (width - len(text))] for text in texts])
+    expected = stock(input_ids=ids, attention_mask=(ids != 299).long()).logits[:, 0]
+    assert torch.allclose(text_scores(TokenScores(stock), batch()), expected, atol=1e-5)

@@ -88,13 +88,13 @@ def prompt_problem(messages: Any) -> str | None:
 
 
 def completion_problem(messages: Any) -> str | None:
-    """Why a value is no answer (it ends in one assistant turn), or None."""
+    """Why a value is no answer (one assistant turn, no tool calls on the way), or None."""
     problem = messages_problem(messages)
     if problem is not None:
         return problem
     roles = [message["role"] for message in messages]
-    if roles[-1] != "assistant" or roles[-2:] == ["assistant", "assistant"]:
-        return f"an answer ends in one assistant turn, found roles {', '.join(roles)}"
+    if roles != ["assistant"]:
+        return f"an answer is one assistant turn, found roles {', '.join(roles)}"
     return None
 
 

@@ -41,7 +41,7 @@ HEADER = [
     _required("prompt_id", pa.string()),  # sha256 of the prompt, see data/messages.py
     _required("prompt", MESSAGES),
     pa.field("cluster_id", pa.string()),  # near-duplicates share it; null means prompt_id
-    _required("completions", _list_of(MESSAGES)),
+    _required("completions", _list_of(MESSAGES)),  # each is one assistant turn
     _required("completion_ids", _list_of(pa.string())),
     pa.field("generator_ids", _list_of(pa.string(), nullable=True)),
     pa.field("generator_steps", _list_of(pa.int64(), nullable=True)),
@@ -109,7 +109,7 @@ FIELDS = {
 
 PREFERENCE_FIELDS = [
     _required("prompt", MESSAGES),
-    _required("chosen", MESSAGES),  # the new turns only
+    _required("chosen", MESSAGES),  # one assistant turn
     _required("rejected", MESSAGES),
     _required("margin", pa.float32()),  # at least 0; 0 if unknown
     _required("target_prob", pa.float32()),  # P(chosen is better), 1/2 to 1

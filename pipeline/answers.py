@@ -8,7 +8,7 @@ from align.pipeline.config import RunConfig
 from align.policy.rollout import Sample, SampleRequest
 from align.policy.sample import SamplingSettings, sample
 
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 128
 EVALUATION_STEP = 2**32
 FEEDBACK_STEP = 2**33
 """Stand where a training step's number would in a noise key."""

@@ -140,7 +140,7 @@ def chat_with_model(run_dir: RunDir) -> None:
     """Talk to the model of the last finished stage."""
     from align.pipeline.chat import chat
 
-    chat(run_dir.absolute())
+    chat(run_dir)
 
 
 def _existing_run(run_dir: Path) -> Path:

@@ -21,7 +21,7 @@ class Conversation:
 
     def __init__(self, folder: str) -> None:
         """Load the model. Raises UserError when it cannot be read."""
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         config = ModelConfig(path=folder)
         self._tokenizer = load_tokenizer(folder, config)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,7 +77,7 @@ class Conversation:
     def _generation_config(self) -> GenerationConfig:
         ends = self._model.generation_config.eos_token_id or []
         eos = self._tokenizer.eos_token_id
-        return GenerationConfig(  # type: ignore[no-untyped-call]
+        return GenerationConfig(
             do_sample=self.temperature > 0,
             temperature=self.temperature or None,
             top_k=0 if self.temperature else None,

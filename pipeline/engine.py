@@ -25,7 +25,8 @@ def zero_config(train: TrainConfig) -> dict[str, Any]:
     """The part of DeepSpeed's configuration that every stage shares."""
     # Half precision needs fp32 master weights, which DeepSpeed keeps well from stage 1 on.
     stage = train.zero_stage if train.precision == "fp32" else max(1, train.zero_stage)
-    zero: dict[str, Any] = {"stage": stage}
+    # DeepSpeed's own size reserves 2 GB for every engine in fp32, however small the model.
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": 5 * 10**7}
     if train.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if train.offload == "all":
@@ -174,7 +175,7 @@ def frozen(model: nn.Module, train: TrainConfig, device: torch.device) -> Any:
         cast_parameters(model, dtype[train.precision])
         return model.to(device)
     config = zero_config(train) | {"train_micro_batch_size_per_gpu": 1}
-    config["zero_optimization"] = {"stage": 3}
+    config["zero_optimization"].pop("offload_optimizer", None)  # it has none
     with quiet():
         engine, *_ = deepspeed.initialize(model=model, config=config)
     return engine
@@ -192,7 +193,7 @@ def gathered(parameter: nn.Parameter, *, modified: bool = False) -> Iterator[Non
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, whole, on the CPU in fp32; collective under ZeRO 3."""
+    """Every parameter, whole, on the CPU in fp32; collective under ZeRO 3."""
     state = {}
     for name, parameter in model.named_parameters():
         with gathered(parameter):

@@ -1,5 +1,6 @@
 """Publishing a stage's model so that stock transformers classes load it."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def _fresh_copy(
     assert isinstance(inner, PreTrainedModel)
     scalar = "ForSequenceClassification" in type(inner).__name__
     loader: Any = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
-    fresh: PreTrainedModel = loader.from_config(inner.config, dtype=torch.float32)
+    stored: Any = copy.deepcopy(inner.config)
+    stored.use_cache = True  # trainers turn it off, and `generate` is slow without
+    fresh: PreTrainedModel = loader.from_config(stored, dtype=torch.float32)
     lora = config.model.lora
     adapted = add_lora(fresh, lora, seed=0) if lora and isinstance(model, PeftModel) else fresh
     # Tied weights stand in the state under one of their names.

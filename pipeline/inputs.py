@@ -6,6 +6,7 @@ from pathlib import Path
 from align.data.config import FeedbackSource, InstructionSource
 from align.data.errors import UserError
 from align.pipeline.config import RunConfig
+from align.policy.places import resolve
 
 
 def check_inputs(config: RunConfig, stages: tuple[str, ...]) -> None:
@@ -20,7 +21,11 @@ def check_inputs(config: RunConfig, stages: tuple[str, ...]) -> None:
 
 def _model_problems(config: RunConfig) -> Iterator[str]:
     model = config.model
-    folder = Path(model.path)
+    try:
+        folder = Path(resolve(model.path))
+    except UserError as error:
+        yield str(error)
+        return
     if folder.is_absolute() and not folder.is_dir():
         yield f"model.path: no such folder: {folder}; give a folder, a hub id or `embedded`"
     elif folder.is_absolute() and model.gguf_file and not (folder / model.gguf_file).is_file():

@@ -5,6 +5,7 @@ The only module that knows the difference.
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def _in_group(
 
 
 def _work_on_this_rank(work: Callable[[Shares], int], shares: Shares) -> int:
+    silence_deprecations()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -152,6 +154,11 @@ def _work_on_this_rank(work: Callable[[Shares], int], shares: Shares) -> int:
     with quiet():
         deepspeed.init_distributed(dist_backend=BACKEND, auto_mpi_discovery=False)
     return work(shares)
+
+
+def silence_deprecations() -> None:
+    """Nobody who trains a model can mend what DeepSpeed calls in torch."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(deepspeed|torch)\b")
 
 
 def _check_room(ranks: int, cpus: float, gpus: int) -> None:

@@ -5,12 +5,15 @@ Shapes: B texts, T response tokens.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine, frozen
 from align.pipeline.run_directory import RunDirectory
@@ -36,6 +39,7 @@ class Models:
         self._temperature = config.rollout.temperature
         self._budget = train.micro_batch_tokens
         self.tokenizer = load_tokenizer(policy_path, config.model)
+        _check_same_tokens(self.tokenizer, reward_path, config)
         causal: Any = load_causal_lm(policy_path, config.model)
         check_context(causal, config.data.max_length)
         self.policy_config = causal.config
@@ -88,3 +92,17 @@ class Models:
 
     def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
         return per_text(compute, texts, self._budget, self.device)
+
+
+def _check_same_tokens(
+    tokenizer: PreTrainedTokenizerBase, reward_path: Path, config: RunConfig
+) -> None:
+    """The reward model reads the very ids that the policy wrote, so they must mean the same."""
+    theirs = load_tokenizer(reward_path, config.model).get_vocab()
+    for token, index in tokenizer.get_vocab().items():
+        if theirs.get(token) != index:
+            raise UserError(
+                f"the reward model in {reward_path} has another tokenizer than the policy: "
+                f"{token!r} is {index} for the policy and {theirs.get(token)} for it. Train a "
+                "reward model from the same base, or leave out ppo.reward_model"
+            )

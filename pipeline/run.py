@@ -1,6 +1,7 @@
 """`align run`: the stages of a run, one after the other, on every rank."""
 
 import importlib
+import json
 import time
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume
                 note("stopped after a checkpoint: the same command goes on from there")
                 return code
             update_summary(directory, seconds={"total": round(time.monotonic() - began, 1)})
-        note(f"report: {write_report(run_dir)}")
+        _tell(directory)
     return 0
 
 
@@ -80,14 +81,26 @@ def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
         )
 
 
+def _tell(directory: RunDirectory) -> None:
+    """The run in a few numbers, and where to read more."""
+    section("The run")
+    summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+    for name, value in summary.items():
+        if isinstance(value, float):
+            note(f"{name}: {value:.3f}")
+    seconds = ", ".join(f"{part} {value:.0f}" for part, value in summary["seconds"].items())
+    note(f"seconds: {seconds}")
+    note(f"report: {write_report(directory.path)}")
+
+
 def _changed(earlier: RunConfig, config: RunConfig) -> str | None:
     """The first setting that is not what it was; where the run happens may change."""
-    for section in sorted(RunConfig.model_fields.keys() - {"name", "cluster"}):
-        old, new = getattr(earlier, section), getattr(config, section)
+    for part in sorted(RunConfig.model_fields.keys() - {"name", "cluster"}):
+        old, new = getattr(earlier, part), getattr(config, part)
         for name in type(old).model_fields if isinstance(old, Section) else ():
             then, now = getattr(old, name), getattr(new, name)
             if then != now:
-                return f"{section}.{name}: {then} then, {now} now"
+                return f"{part}.{name}: {then} then, {now} now"
         if old != new:
-            return f"{section}: {old} then, {new} now"
+            return f"{part}: {old} then, {new} now"
     return None

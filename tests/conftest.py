@@ -103,15 +103,21 @@ def tiny_scalar(
     return make
 
 
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """One for all tests: DeepSpeed remembers the first that it met."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 @pytest.fixture(scope="module")
-def one_rank() -> Iterator[None]:
-    """A process group of this process alone, as `align` makes it when train.ranks is 1."""
+def one_rank(process_group: None) -> Iterator[None]:
+    """This process as the only rank, as `align` runs when train.ranks is 1."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
             patch.setenv(name, value)
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         yield
-        dist.destroy_process_group()
 
 
 @pytest.fixture
@@ -136,9 +142,9 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of configs/tiny.yaml; tests look at it and leave it as it is."""
     run: Path = tmp_path_factory.mktemp("runs") / "tiny"
+    program = "from align.pipeline.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", "from align.pipeline.cli import main; main()"]
-        + ["run", "--config", "tiny", "--run-dir", str(run)],
+        [sys.executable, "-c", program, "run", "--config", "tiny", "--run-dir", str(run)],
         capture_output=True,
         text=True,
         timeout=280,

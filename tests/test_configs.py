@@ -1,13 +1,18 @@
 """Every config that ships loads, round-trips and names inputs that are in place."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from align.data.errors import UserError
+from align.data.schemas import FEEDBACK, completed
+from align.data.validate import LEAST_COMPLETIONS, validate_record
 from align.pipeline.config import STAGES
 from align.pipeline.inputs import check_inputs
 from align.pipeline.loading import dump_config, load_config
+from align.reward.convert import TO_PAIRS
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
@@ -38,3 +43,17 @@ def test_the_data_of_every_shipped_config_is_where_it_says(path: Path, shared: P
     except UserError as error:
         # A model that a package brings lies where the README says to put it, not in ../shared.
         assert all(problem.startswith("model.") for problem in str(error).splitlines())
+
+
+@pytest.mark.parametrize("kind", TO_PAIRS)
+def test_the_feedback_that_the_readme_shows_is_valid(kind: str, root: Path) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    record = json.loads(readme.partition("```json")[2].partition("```")[0])
+    fields = re.search(rf"^\| `{kind}` \|.*?`(\{{.*?\}})`:", readme, re.MULTILINE)
+    assert fields
+    if kind != "ranking":
+        del record["ranks"]
+        count = LEAST_COMPLETIONS[kind]
+        record |= {name: record[name][:count] for name in ("completions", "completion_ids")}
+    record |= json.loads(fields[1]) | {"kind": kind}
+    assert validate_record(completed(record, FEEDBACK[kind])) == []

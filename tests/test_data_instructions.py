@@ -103,6 +103,11 @@ def test_a_wrong_column_is_one_line_with_the_columns_found(tmp_path: Path) -> No
         ("messages", {"messages": [*user("a"), *assistant(" ")]}, "the answer is empty"),
         ("prompt_completion", {"prompt": " ", "completion": "a"}, "the prompt is empty"),
         ("prompt_completion", {"prompt": "a", "completion": 3}, "expected a list of messages"),
+        (
+            "prompt_completion",
+            {"prompt": "a", "completion": [*assistant("b"), *user("c"), *assistant("d")]},
+            "an answer is one assistant turn, found roles assistant, user, assistant",
+        ),
         ("alpaca", {"instruction": 3, "output": "a"}, "must be text, found 3"),
         ("self_instruct", {"instruction": "a", "instances": []}, "must be a list of inputs"),
         ("self_instruct", {"instruction": "a", "instances": ["b"]}, "must have input and output"),

@@ -143,12 +143,19 @@ def test_pyarrow_alone_lets_nulls_through() -> None:
         ("ranking", {"prompt": assistant("Hi")}, "prompt", "last turn of a prompt"),
         ("ranking", {"prompt": user(" ")}, "prompt", "is empty"),
         ("ranking", {"prompt": [{"role": "bot", "content": "a"}]}, "prompt", 'role "bot"'),
-        ("rule", {"completions": [user("a")]}, "completions[0]", "ends in one assistant turn"),
+        ("rule", {"completions": [user("a")]}, "completions[0]", "is one assistant turn"),
         (
             "rule",
             {"completions": [[*assistant("a"), *assistant("b")]]},
             "completions[0]",
-            "ends in one assistant turn",
+            "is one assistant turn",
+        ),
+        (
+            # Learnt as one answer, it would end at its first EOS.
+            "rule",
+            {"completions": [[*assistant("a"), {"role": "tool", "content": "b"}, *assistant("c")]]},
+            "completions[0]",
+            "found roles assistant, tool, assistant",
         ),
         ("rule", {"completion_ids": ["a", "b"]}, "completion_ids", "2 entries for 1"),
         ("ranking", {"completion_ids": ["a", "b", "a"]}, "completion_ids", "must differ"),

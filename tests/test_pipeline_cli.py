@@ -135,7 +135,7 @@ def test_the_run_directory_is_relative_to_the_working_directory(config: Path) ->
             "--resume runs/some/checkpoint: no such checkpoint; give auto, never or its folder",
         ),
         ("report .", ".: no run here (no config.yaml); make one with `align run`"),
-        ("chat nowhere", "nowhere: no run here (no config.yaml); make one with `align run`"),
+        ("chat nowhere", "nowhere: no such directory; give a run directory or a model's folder"),
         ("eval --stage rm .", ".: no run here (no config.yaml); make one with `align run`"),
     ],
 )

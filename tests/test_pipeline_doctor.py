@@ -116,5 +116,6 @@ def test_ninja_is_found_without_an_activated_environment(monkeypatch: pytest.Mon
 def test_the_op_is_looked_for_where_torch_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.utils.cpp_extension import _get_build_directory
 
-    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # as if nobody had chosen
+    shared_memory_op.prepare()
     assert str(shared_memory_op.folder()) == _get_build_directory(shared_memory_op.NAME, False)

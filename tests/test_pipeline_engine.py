@@ -236,6 +236,16 @@ def test_a_frozen_model_answers_as_before(
     assert {b.dtype for b in model.buffers() if b.is_floating_point()} == {torch.float32}
 
 
+def test_a_frozen_model_is_offloaded_with_the_others(tiny_causal: TinyCausal) -> None:
+    config = settings(zero_stage=3, offload="all")
+    with torch.no_grad():
+        expected, _ = response_logprobs(tiny_causal("llama"), batch(0, 0), 0.7)
+        answering = frozen(tiny_causal("llama"), config, CPU)
+        found, _ = response_logprobs(answering, batch(0, 0), 0.7)
+    assert answering.zero_offload_param().device == "cpu"
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_a_policy_and_its_frozen_copy_agree_to_the_last_bit(

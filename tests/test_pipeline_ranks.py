@@ -15,8 +15,9 @@ from align.pipeline.run_directory import RunDirectory
 
 RUN = {"sft": sft.run, "rm": rm.run, "ppo": ppo.run}
 ZERO_STAGES = (0, 1, 2, 3)
+# Not token_accuracy: trl averages it over micro-batches, not over tokens.
 COMPARED = {
-    "sft": ("loss", "grad_norm", "token_accuracy", "eval/loss"),
+    "sft": ("loss", "grad_norm", "eval/loss"),
     "rm": ("loss", "grad_norm", "accuracy", "margin", "log_loss", "ece"),
     "ppo": ("loss/policy", "loss/value", "grad_norm", "objective/scores", "objective/kl"),
 }

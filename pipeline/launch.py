@@ -5,6 +5,7 @@ The only module that knows the difference.
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ def launch(
 def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
     """A connection to the named cluster, or a cluster of its own on this machine."""
     address = None if cluster.address == "local" else cluster.address
+    if address not in (None, "auto"):
+        _check_reachable(cluster.address)
     try:
         ray.init(
             address=address or "local",
@@ -77,6 +80,18 @@ def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits minutes for a cluster that is not there, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster at cluster.address: {address} ({error}); give host:port, `auto` or "
+            "`local`"
+        ) from error
 
 
 def _shares(config: RunConfig, cluster_cpus: float) -> Shares:

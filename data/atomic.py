@@ -28,12 +28,15 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         os.unlink(name)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename is only durable once the folder itself is on disk."""
-    number = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk.
+
+    A rename is only durable once the folder itself is.
+    """
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

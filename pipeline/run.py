@@ -1,7 +1,6 @@
 """`align run`: the stages of a run, one after the other, on every rank."""
 
 import importlib
-import json
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from align.pipeline.launch import Shares, launch
 from align.pipeline.loading import dump_config, load_config
 from align.pipeline.progress import note, section
 from align.pipeline.report import write_report
-from align.pipeline.run_directory import RunDirectory, locked, update_summary
+from align.pipeline.run_directory import RunDirectory, locked, read_summary, update_summary
 
 TITLES = {
     "sft": "1 SFT: the base model learns to answer",
@@ -84,7 +83,7 @@ def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
 def _tell(directory: RunDirectory) -> None:
     """The run in a few numbers, and where to read more."""
     section("The run")
-    summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+    summary = read_summary(directory)
     for name, value in summary.items():
         if isinstance(value, float):
             note(f"{name}: {value:.3f}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.data.atomic import sync, written_whole
 from align.data.errors import UserError
 
 
@@ -88,36 +89,27 @@ def published(final: Path) -> Iterator[Path]:
         shutil.rmtree(draft)
         raise
     for path in (*draft.rglob("*"), draft):
-        _sync(path)
+        sync(path)
     draft.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step."""
-    draft = path.with_name(path.name + ".writing")
-    with draft.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=2, ensure_ascii=False)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.rename(path)
-    _sync(path.parent)
+    with written_whole(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_summary(directory: RunDirectory) -> dict[str, Any]:
+    """What summary.json says so far; nothing but an empty `seconds` where there is none."""
+    summary: dict[str, Any] = {"seconds": {}}
+    if directory.summary.exists():
+        summary |= json.loads(directory.summary.read_text(encoding="utf-8"))
+    return summary
 
 
 def update_summary(directory: RunDirectory, **numbers: Any) -> None:
     """Merge numbers into summary.json; `seconds` is merged key by key."""
-    summary: dict[str, Any] = {"seconds": {}}
-    if directory.summary.exists():
-        summary |= json.loads(directory.summary.read_text(encoding="utf-8"))
+    summary = read_summary(directory)
     seconds = summary["seconds"] | numbers.pop("seconds", {})
     write_json(directory.summary, summary | numbers | {"seconds": seconds})
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

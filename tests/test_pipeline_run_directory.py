@@ -16,6 +16,7 @@ from align.pipeline.run_directory import (
     RunDirectory,
     locked,
     published,
+    read_summary,
     update_summary,
     write_json,
 )
@@ -135,3 +136,8 @@ def test_json_keeps_its_language_and_replaces_the_file(tmp_path: Path) -> None:
         write_json(tmp_path / "x.json", value)
     assert "静夜思" in (tmp_path / "x.json").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_run_without_a_summary_has_an_empty_one(tmp_path: Path) -> None:
+    """As when finished stages were copied into a new run directory."""
+    assert read_summary(RunDirectory(tmp_path)) == {"seconds": {}}

@@ -1,6 +1,8 @@
 """Which rows go together: shuffled epochs, micro-batches under a token budget, equal ranks."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,18 @@ def stream(count: int, seed: int, start: int, length: int) -> Iterator[tuple[int
             epoch = position // count
             order = epoch_order(count, seed, epoch)
         yield position, order[position % count]
+
+
+def fingerprint(*columns: Iterable[Sequence[int]]) -> str:
+    """Names columns of token sequences: the same ones in the same order, and nothing else."""
+    digest = hashlib.sha256()
+    for column in columns:
+        for row in column:
+            tokens = array("q", row)
+            digest.update(len(tokens).to_bytes(8, "little"))
+            digest.update(tokens)
+        digest.update(b"end of column")
+    return digest.hexdigest()
 
 
 def micro_batches(items: Sequence[Item], budget: int, ranks: int) -> list[list[list[int]]]:

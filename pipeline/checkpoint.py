@@ -1,142 +1,267 @@
-"""Checkpoints: one folder a step, published whole, read back by parameter name.
+"""Checkpoints: one folder a step, published whole, never replaced before its successor is there.
 
-    STAGE/checkpoints/step-00000100/{ENGINE.safetensors, MANIFEST.json}
+    STAGE/checkpoints/step-00000100/{ENGINE-RANK-of-RANKS.safetensors, MANIFEST.json}
 
-Weights and Adam moments are stored by parameter name, so any ZeRO stage and number of ranks can
-read them, and nothing is ever unpickled. Everything else that shapes the future (data order,
-sampling noise, learning rate) is a pure function of the config and the step.
+The manifest is written last and names every file with its size and hash, so what an interrupted
+save or a bad disk leaves behind is recognised and skipped. Tensors are the optimisers' state
+(`pipeline/training_state.py`). Everything else that shapes the future (data order, sampling noise,
+learning rate) is a pure function of config, data and step: the manifest has the hash of the first
+two, and a checkpoint of another config or other data is refused.
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-)
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from torch import nn
 
+from align.data.atomic import sync
 from align.data.errors import UserError
-from align.pipeline import ranks, stopping
-from align.pipeline.engine import gathered
+from align.data.messages import sha256_of
+from align.pipeline import ranks, stopping, training_state
+from align.pipeline.config import RunConfig
+from align.pipeline.frozen import frozen_settings
 from align.pipeline.progress import note
-from align.pipeline.run_directory import published, write_json
+from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft, write_json
+from align.pipeline.training_state import Engines
 
 MANIFEST = "MANIFEST.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
-KEPT = 2
-"""Published checkpoints of a stage that stay on disk."""
 
-Engines = Mapping[str, Any]
-"""DeepSpeed engines by name."""
+T = TypeVar("T")
 
 
-class Checkpoints:
-    """The checkpoints of one stage: where to begin, and when to save."""
+class StoredFile(BaseModel):
+    """One file of a checkpoint, as it was written."""
 
-    def __init__(self, stage: Path, save_every: int, resume: str) -> None:
-        self.stage = stage
-        self._folder = stage / "checkpoints"
-        self._save_every = save_every
-        self._found = newest(self._folder, resume)
+    model_config = ConfigDict(frozen=True)
 
-    @property
-    def steps_done(self) -> int:
-        """Steps that the checkpoint to go on from has behind it; 0 without one."""
-        return self._found.step if self._found else 0
+    name: str
+    bytes: int
+    sha256: str
 
-    def restore(self, engines: Engines) -> None:
-        """Bring fresh engines to that checkpoint, if there is one."""
-        if self._found:
-            restore(self._found, engines)
-            if ranks.is_main():
-                note(f"going on after step {self._found.step}: {self._found.path}")
 
-    def after(self, step: int, engines: Engines) -> None:
-        """Save after a step if it is due, or if the run is to stop: then raise Stop."""
-        stop = any(ranks.gather(stopping.requested()))
-        if stop or (self._save_every and step % self._save_every == 0):
-            save(self._folder, step, engines)
-        if stop:
-            raise stopping.Stop
+class Manifest(BaseModel):
+    """What a checkpoint is. An unknown key is one of a newer version, and refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    step: int
+    """Steps that are done."""
+    created_at: float
+    """Seconds since 1970, for people: nothing depends on it."""
+    ranks: int
+    zero_stage: int
+    config_sha256: str
+    data_sha256: str
+    scalars: dict[str, dict[str, float]]
+    """Engine -> the few numbers beside its tensors."""
+    files: tuple[StoredFile, ...]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint."""
+    """A checkpoint whose files are all as they were written."""
 
     path: Path
-    step: int
+    manifest: Manifest
 
 
-def save(folder: Path, step: int, engines: Engines) -> None:
-    """Publish a checkpoint after `step` steps and delete those it makes superfluous."""
-    states = {name: _state_of(engine) for name, engine in engines.items()}
-    if ranks.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        final = folder / f"step-{step:08d}"
-        shutil.rmtree(final, ignore_errors=True)
-        with published(final) as draft:
-            for name, state in states.items():
-                save_file(state, draft / f"{name}.safetensors")
-            write_json(draft / MANIFEST, {"step": step, "files": _files(draft)})
-        for old in sorted(folder.glob("step-*[0-9]"))[:-KEPT]:
-            shutil.rmtree(old)
-    ranks.barrier()
+class Checkpoints:
+    """The checkpoints of one stage: where to begin, and when to save.
 
+    `data` is what the stage trains on, in any form that JSON can hold, usually a hash.
+    """
 
-def newest(folder: Path, resume: str) -> Checkpoint | None:
-    """The checkpoint to go on from: the newest whole one, or the one that `resume` names."""
-    if resume not in ("auto", "never") and Path(resume).parent == folder:
-        return ranks.on_main(lambda: _verified(Path(resume)))
-    return ranks.on_main(lambda: _newest(folder))
+    def __init__(self, directory: RunDirectory, stage: str, config: RunConfig, data: Any) -> None:
+        self._folder = directory.stage(stage) / "checkpoints"
+        self._flag = directory.stop_flag
+        self._stage = stage
+        self._train = config.train
+        self._config_sha256 = sha256_of(frozen_settings(config, stage))
+        self._data_sha256 = sha256_of(data)
+        self._saved_at = time.monotonic()
+        self._found: Checkpoint | None = ranks.on_main(self._newest)
 
+    @property
+    def steps_done(self) -> int:
+        """Steps that the checkpoint to go on from has behind it; 0 without one."""
+        return self._found.manifest.step if self._found else 0
 
-def restore(checkpoint: Checkpoint, engines: Engines) -> None:
-    """Set weights and optimisers to what they were."""
-    for name, engine in engines.items():
-        state = load_file(checkpoint.path / f"{name}.safetensors")
-        for parameter_name, parameter in _trainable(engine):
-            _set(engine, parameter, {k: state[f"{k}/{parameter_name}"] for k in _PARTS})
-        _set_adam_step(engine, float(state["adam_step"]))
+    def restore(self, engines: Engines) -> None:
+        """Bring fresh engines to that checkpoint, if there is one."""
+        if self._found:
+            with self._reading() as found:
+                training_state.restore(found.path, engines, found.manifest.scalars)
 
+    def restore_weights(self, models: Mapping[str, nn.Module]) -> None:
+        """Bring models without an engine to that checkpoint, for a stage that is trained out."""
+        with self._reading() as found:
+            training_state.restore_weights(found.path, models)
 
-_PARTS = ("weight", *MOMENTS)
-
-
-def _newest(folder: Path) -> Checkpoint | None:
-    for path in sorted(folder.glob("step-*[0-9]"), reverse=True):
+    @contextmanager
+    def _reading(self) -> Iterator[Checkpoint]:
+        """Say what the stage goes on from, or that it cannot be read."""
+        assert self._found is not None  # without a checkpoint there is nothing to restore
         try:
-            return _verified(path)
-        except UserError as error:
-            note(f"checkpoint skipped: {error}")
-    return None
+            yield self._found
+        except (SafetensorError, KeyError) as error:
+            raise UserError(
+                f"{self._found.path} cannot be read: {_reason(error)}. Delete it, and the same "
+                "command goes on from the one before"
+            ) from error
+        if ranks.is_main():
+            note(f"going on after step {self.steps_done}: {self._found.path}")
+
+    def after(self, step: int, engines: Engines) -> None:
+        """Save after a step if it is due, or if the run is to stop: then raise Stop."""
+        stop, due = ranks.on_main(lambda: (self._flag.exists(), self._is_due(step)))
+        if stop or due:
+            self._save(step, engines)
+        if stop:
+            raise stopping.Stop
+
+    def _is_due(self, step: int) -> bool:
+        every, minutes = self._train.save_every, self._train.save_minutes
+        by_steps = every > 0 and step % every == 0
+        # A monotonic clock: a wall clock that jumps would save at every step, or never.
+        by_time = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
+        return by_steps or by_time
+
+    def _save(self, step: int, engines: Engines) -> None:
+        """Publish a checkpoint, then delete those it makes superfluous. Every rank calls this."""
+        final = self._folder / f"step-{step:08d}"
+        draft = ranks.on_main(lambda: _writing(final, new_draft))
+        try:
+            shards = ranks.on_all(
+                lambda: _writing(draft, lambda folder: _write_shard(folder, engines))
+            )
+            manifest = Manifest(
+                stage=self._stage,
+                step=step,
+                created_at=time.time(),
+                ranks=ranks.world_size(),
+                zero_stage=self._train.zero_stage,
+                config_sha256=self._config_sha256,
+                data_sha256=self._data_sha256,
+                scalars=training_state.scalars_of(engines),
+                files=tuple(file for files in shards for file in files),
+            )
+            ranks.on_main(lambda: _writing(draft, lambda folder: _publish(folder, final, manifest)))
+        except UserError:
+            if ranks.is_main():
+                shutil.rmtree(draft, ignore_errors=True)
+            raise
+        self._saved_at = time.monotonic()
+        ranks.on_main(self._prune)
+
+    def _prune(self) -> None:
+        published = sorted(self._folder.glob("step-" + "[0-9]" * 8))
+        for path in published[: -self._train.keep_last]:
+            every = self._train.keep_every
+            if not every or _step_of(path) % every:
+                _delete(path)
+
+    def _newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; what is skipped on the way is said.
+
+        Raises: UserError if it belongs to another config or to other data.
+        """
+        for leftover in (*self._folder.glob("*.writing"), *self._folder.glob("*.deleting")):
+            shutil.rmtree(leftover)
+        for path in sorted(self._folder.glob("step-" + "[0-9]" * 8), reverse=True):
+            try:
+                found = verified(path)
+            except UserError as error:
+                note(f"checkpoint skipped: {error}")
+                continue
+            self._check_ours(found)
+            return found
+        return None
+
+    def _check_ours(self, found: Checkpoint) -> None:
+        for name, then, now in (
+            ("settings", found.manifest.config_sha256, self._config_sha256),
+            ("data", found.manifest.data_sha256, self._data_sha256),
+        ):
+            if then != now:
+                raise UserError(
+                    f"{found.path} was made from other {name} ({then[:12]} then, {now[:12]} now): "
+                    f"bring back the {name} of that time, or choose another --run-dir"
+                )
 
 
-def _verified(path: Path) -> Checkpoint:
-    """The checkpoint at a path, or a UserError that says what is wrong with it."""
+def verified(path: Path) -> Checkpoint:
+    """The checkpoint in a folder. Raises: UserError that says what is wrong with it."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        step, files = int(manifest["step"]), dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no whole {MANIFEST} ({error})") from error
-    for name, expected in files.items():
-        if not (path / name).is_file() or _digest(path / name) != expected:
-            raise UserError(f"{path / name}: missing or not what was saved")
-    return Checkpoint(path, step)
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path}: no whole {MANIFEST} ({_reason(error)})") from error
+    for stored in manifest.files:
+        file = path / stored.name
+        # Names come from a file that anybody may have edited.
+        if file.parent != path or not file.is_file():
+            raise UserError(f"{file}: not there")
+        if file.stat().st_size != stored.bytes:
+            raise UserError(f"{file}: {file.stat().st_size} bytes, {stored.bytes} were saved")
+        if _digest(file) != stored.sha256:
+            raise UserError(f"{file}: its content is not what was saved")
+    return Checkpoint(path, manifest)
 
 
-def _files(folder: Path) -> dict[str, str]:
-    return {file.name: _digest(file) for file in sorted(folder.iterdir())}
+def make_newest(path: Path) -> None:
+    """Let a stage go on from this checkpoint: later ones are put aside as `*.superseded`."""
+    verified(path)
+    for later in sorted(path.parent.glob("step-" + "[0-9]" * 8)):
+        if later.name > path.name:
+            aside = later.with_name(f"{later.name}.superseded")
+            shutil.rmtree(aside, ignore_errors=True)
+            later.rename(aside)
+
+
+def _write_shard(folder: Path, engines: Engines) -> list[StoredFile]:
+    stored = []
+    for name in training_state.write_shard(folder, engines):
+        file = folder / name
+        sync(file)
+        stored.append(StoredFile(name=name, bytes=file.stat().st_size, sha256=_digest(file)))
+    return stored
+
+
+def _publish(draft: Path, final: Path, manifest: Manifest) -> None:
+    write_json(draft / MANIFEST, manifest.model_dump(mode="json"))
+    if final.exists():  # broken, else the stage would have gone on from there
+        _delete(final)
+    publish_draft(draft, final)
+
+
+def _writing(path: Path, work: Callable[[Path], T]) -> T:
+    """A full or broken disk is the user's to mend; the checkpoint before this one still stands."""
+    try:
+        return work(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot save a checkpoint in {path.parent}: {_reason(error)}; the last one is whole. "
+            "Free some space or mend the disk, and run the same command again"
+        ) from error
+
+
+def _delete(path: Path) -> None:
+    """Under another name first: a checkpoint that is half gone must not look like one."""
+    doomed = path.with_name(f"{path.name}.deleting")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _digest(file: Path) -> str:
@@ -144,55 +269,7 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _trainable(engine: Any) -> list[tuple[str, Any]]:
-    return [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
-
-
-def _state_of(engine: Any) -> dict[str, Tensor]:
-    """Weights and moments, whole, on the CPU; every rank takes part under ZeRO."""
-    state: dict[str, Tensor] = {"adam_step": torch.tensor(_adam_step(engine))}
-    for name, parameter in _trainable(engine):
-        for part, tensor in _get(engine, parameter).items():
-            state[f"{part}/{name}"] = tensor.detach().to("cpu", torch.float32, copy=True)
-    return state
-
-
-def _get(engine: Any, parameter: Any) -> dict[str, Tensor]:
-    if not engine.zero_optimization():
-        moments = engine.optimizer.state[parameter]
-        return {"weight": parameter} | {name: moments[name] for name in MOMENTS}
-    return {"weight": safe_get_full_fp32_param(parameter)} | {
-        name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS
-    }
-
-
-def _set(engine: Any, parameter: Any, state: dict[str, Tensor]) -> None:
-    state = {name: tensor.to(engine.device) for name, tensor in state.items()}
-    with torch.no_grad():
-        if not engine.zero_optimization():
-            parameter.copy_(state["weight"])
-            # Plain AdamW makes its state in the first step, so it has none yet.
-            engine.optimizer.state[parameter] = {name: state[name].clone() for name in MOMENTS} | {
-                "step": torch.tensor(0.0)
-            }
-            return
-        with gathered(parameter, modified=True):
-            parameter.copy_(state["weight"])
-        safe_set_full_fp32_param(parameter, state["weight"])
-        for name in MOMENTS:
-            safe_set_full_optimizer_state(parameter, state[name], name)
-
-
-def _adam_states(engine: Any) -> list[dict[str, Any]]:
-    optimizer = engine.optimizer.optimizer if engine.zero_optimization() else engine.optimizer
-    return [state for state in optimizer.state.values() if "step" in state]
-
-
-def _adam_step(engine: Any) -> float:
-    """Adam's own count of steps, which its bias correction needs."""
-    return float(_adam_states(engine)[0]["step"])
-
-
-def _set_adam_step(engine: Any, step: float) -> None:
-    for state in _adam_states(engine):
-        state["step"] = torch.tensor(step)
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200]

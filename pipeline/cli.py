@@ -21,7 +21,8 @@ Stage = Literal["sft", "rm", "ppo"]
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 the user can fix it, 1 a bug, 75 stopped after a checkpoint."""
+    """Exit codes: 0 done, 2 the user can fix it, 1 a bug, 75 stopped after a checkpoint, 130
+    interrupted."""
     # Read when torch is imported. Threads that spin while they wait cost a busy machine half its
     # speed: ranks and rollout workers share the cores, and autograd has threads of its own.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -34,6 +35,9 @@ def main() -> None:
     except UserError as error:
         _complain(str(error))
         code = 2
+    except KeyboardInterrupt:
+        _complain("interrupted; `align run` goes on from the newest checkpoint")
+        code = 130  # what shells give a command that Ctrl-C ended
     sys.exit(code)
 
 
@@ -133,6 +137,15 @@ def report(run_dir: RunDir) -> None:
     from align.pipeline.report import write_report
 
     print(write_report(directory))
+
+
+@app.command()
+def checkpoints(run_dir: RunDir) -> None:
+    """List the checkpoints of a run: step, size, age, and whether they are whole."""
+    directory = _existing_run(run_dir)
+    from align.pipeline.checkpoint_list import list_checkpoints
+
+    list_checkpoints(directory)
 
 
 @app.command("chat")

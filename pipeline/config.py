@@ -42,7 +42,13 @@ class TrainConfig(Section):
     eval_every: int = Field(default=0, ge=0)
     """Steps between evaluations; 0 evaluates at the end only."""
     save_every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0 saves none."""
+    """Steps between checkpoints; 0 leaves it to `save_minutes`."""
+    save_minutes: float = Field(default=5.0, ge=0)
+    """Minutes of work between checkpoints, beside `save_every`; 0 leaves it to that."""
+    keep_last: int = Field(default=2, gt=0)
+    """Newest checkpoints of a stage that stay on disk."""
+    keep_every: int = Field(default=0, ge=0)
+    """Checkpoints at multiples of so many steps stay as well; 0 keeps none of them."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "TrainConfig":
@@ -77,6 +83,10 @@ class ClusterConfig(Section):
     """Derived to fit when not given."""
     cpus_per_worker: float | None = Field(default=None, gt=0)
     """Derived to fit when not given."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a group of ranks starts again from the newest checkpoint after one of them died."""
+    hang_minutes: float = Field(default=30.0, gt=0)
+    """A rank that makes no progress for so long says where it hangs, and ends."""
 
 
 class RunConfig(Section):

@@ -211,8 +211,9 @@ def check_precision(train: TrainConfig) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """DeepSpeed prints to stdout while it starts; errors still raise."""
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    """DeepSpeed prints to stdout while it starts, accelerate warns; errors still raise."""
+    for name in ("DeepSpeed", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 

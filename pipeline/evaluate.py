@@ -48,7 +48,7 @@ def evaluate(run_dir: Path, stage: str) -> None:
         return 0
 
     with locked(directory):
-        launch(work, config, run_dir, ray_needed=False)
+        launch(work, config, directory, ray_needed=False)
 
 
 def _sft(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:

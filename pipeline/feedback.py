@@ -16,7 +16,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
 from align.policy.model import load_causal_lm
-from align.reward.convert import convert, write_pairs
+from align.reward.convert import convert, read_pairs, write_pairs
 from align.reward.simulated import simulate_feedback
 
 ANSWERS_PER_PROMPT = 4
@@ -28,7 +28,13 @@ def collect(
     model_path: Path,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[dict[str, Any]]:
-    """Read, convert and store `rm/pairs.parquet`; returns its rows."""
+    """Read, convert and store `rm/pairs.parquet`; returns its rows.
+
+    A stage that goes on keeps the table it began with.
+    """
+    path = directory.stage("rm") / "pairs.parquet"
+    if path.exists() and (directory.stage("rm") / "checkpoints").exists():
+        return read_pairs(path)
     if not config.data.feedback:
         raise UserError("nothing to judge by: give data.feedback")
     stage = directory.stage("rm")
@@ -40,7 +46,7 @@ def collect(
     pairs, counts = convert(records, config.rm.ties, config.data.held_out)
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
-    write_pairs(stage / "pairs.parquet", pairs)
+    write_pairs(path, pairs)
     return pairs
 
 

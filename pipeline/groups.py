@@ -7,8 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from align.data.batches import fingerprint
 from align.data.chat import encode
 from align.data.errors import UserError
+from align.data.messages import sha256_of
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
@@ -76,6 +78,20 @@ def encode_groups(
                 f"({config.data.held_out})"
             )
     return splits["train"], splits["test"]
+
+
+def fingerprint_of(groups: Sequence[Group]) -> str:
+    """Names all that training reads of the groups, in their order."""
+    tokens = fingerprint(
+        (ids for group in groups for ids in group.texts.prompts),
+        (ids for group in groups for ids in group.texts.responses),
+    )
+    pairs = [
+        [pair.chosen, pair.rejected, pair.target_prob, pair.margin, pair.weight]
+        for group in groups
+        for pair in group.pairs
+    ]
+    return sha256_of([tokens, pairs])
 
 
 def _encode_group(

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 # DeepSpeed takes a machine with the CUDA toolkit for one with a GPU, so it is told.
@@ -26,9 +25,10 @@ import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from align.data.errors import UserError
-from align.pipeline import shared_memory_op, stopping
+from align.pipeline import ranks, shared_memory_op, stopping, watchdog
 from align.pipeline.config import ClusterConfig, RunConfig
 from align.pipeline.engine import quiet
+from align.pipeline.run_directory import RunDirectory
 
 BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 PLACEMENT_SECONDS = 30
@@ -45,17 +45,18 @@ class Shares:
 
 
 def launch(
-    work: Callable[[Shares], int], config: RunConfig, run_dir: Path, *, ray_needed: bool
+    work: Callable[[Shares], int], config: RunConfig, directory: RunDirectory, *, ray_needed: bool
 ) -> int:
     """Run `work` on every rank; the exit code of rank 0."""
     if config.train.ranks == 1 and not ray_needed:
-        return _in_process(work, _shares(config, cluster_cpus=os.cpu_count() or 1))
+        shares = _shares(config, cluster_cpus=os.cpu_count() or 1)
+        return _in_process(work, config, shares, directory)
     # The dashboard serves the state API, without which Ray Train complains every second.
     with ray_session(config.cluster, dashboard=config.train.ranks > 1):
         shares = _shares(config, cluster_cpus=ray.cluster_resources().get("CPU", 0))
         if config.train.ranks == 1:
-            return _in_process(work, shares)
-        return _in_group(work, config, shares, run_dir)
+            return _in_process(work, config, shares, directory)
+        return _in_group(work, config, shares, directory)
 
 
 @contextmanager
@@ -99,66 +100,76 @@ def _shares(config: RunConfig, cluster_cpus: float) -> Shares:
 
     They take turns, so each may use all the threads of its kind.
     """
-    ranks, workers = config.train.ranks, config.rollout.workers
-    asked = workers + (ranks if ranks > 1 else 0)
+    count, workers = config.train.ranks, config.rollout.workers
+    asked = workers + (count if count > 1 else 0)
     fair = min(1.0, int(100 * cluster_cpus / asked) / 100)
     cpus = os.cpu_count() or 1
     return Shares(
         rank_cpus=config.cluster.cpus_per_rank or fair,
         worker_cpus=config.cluster.cpus_per_worker or fair,
-        rank_threads=max(1, cpus // ranks),
+        rank_threads=max(1, cpus // count),
         worker_threads=max(1, cpus // workers),
     )
 
 
-def _in_process(work: Callable[[Shares], int], shares: Shares) -> int:
+def _in_process(
+    work: Callable[[Shares], int], config: RunConfig, shares: Shares, directory: RunDirectory
+) -> int:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     # A store in memory needs no port, so any number of runs fit on a machine.
     dist.init_process_group(BACKEND, store=dist.HashStore(), rank=0, world_size=1)
     try:
         # After Ray has started, since it puts a handler of its own in place.
-        with stopping.listening():
-            return _work_on_this_rank(work, shares)
+        with stopping.listening(directory.stop_flag):
+            return _work_on_this_rank(work, config, shares, directory)
     finally:
         dist.destroy_process_group()
 
 
 def _in_group(
-    work: Callable[[Shares], int], config: RunConfig, shares: Shares, run_dir: Path
+    work: Callable[[Shares], int], config: RunConfig, shares: Shares, directory: RunDirectory
 ) -> int:
+    from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as TrainRunConfig
-    from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    ranks = config.train.ranks
-    gpus = ranks if torch.cuda.is_available() else 0
-    _check_room(ranks, shares.rank_cpus, gpus)
+    count = config.train.ranks
+    gpus = count if torch.cuda.is_available() else 0
+    _check_room(count, shares.rank_cpus, gpus)
 
     def on_a_rank() -> dict[str, Any]:
         # Ray Train retries whatever is raised; a person's mistake would only fail again.
         try:
-            return {"code": _work_on_this_rank(work, shares)}
+            return {"code": _work_on_this_rank(work, config, shares, directory)}
         except UserError as error:
             return {"user_error": str(error)}
 
     trainer: Any = TorchTrainer(
         cast(Any, on_a_rank),  # typed as returning nothing, yet its value comes back
         scaling_config=ScalingConfig(
-            num_workers=ranks,
+            num_workers=count,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": shares.rank_cpus} | ({"GPU": 1} if gpus else {}),
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=TrainRunConfig(name="ranks", storage_path=str(run_dir / "ray")),
+        run_config=TrainRunConfig(
+            name="ranks",
+            storage_path=str(directory.path / "ray"),
+            # A group that starts again goes on from the newest checkpoint.
+            failure_config=FailureConfig(max_failures=config.cluster.max_restarts),
+        ),
     )
-    answer = trainer.fit().return_value
+    with stopping.listening(directory.stop_flag):
+        answer = trainer.fit().return_value
     assert isinstance(answer, dict)
     if "user_error" in answer:
         raise UserError(answer["user_error"])
     return int(answer["code"])
 
 
-def _work_on_this_rank(work: Callable[[Shares], int], shares: Shares) -> int:
+def _work_on_this_rank(
+    work: Callable[[Shares], int], config: RunConfig, shares: Shares, directory: RunDirectory
+) -> int:
     silence_deprecations()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -168,7 +179,8 @@ def _work_on_this_rank(work: Callable[[Shares], int], shares: Shares) -> int:
     shared_memory_op.prepare()
     with quiet():
         deepspeed.init_distributed(dist_backend=BACKEND, auto_mpi_discovery=False)
-    return work(shares)
+    with watchdog.watching(directory.path, ranks.rank(), config.cluster.hang_minutes):
+        return work(shares)
 
 
 def silence_deprecations() -> None:
@@ -176,15 +188,15 @@ def silence_deprecations() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(deepspeed|torch)\b")
 
 
-def _check_room(ranks: int, cpus: float, gpus: int) -> None:
+def _check_room(count: int, cpus: float, gpus: int) -> None:
     """One line instead of Ray Train's endless wait for resources that the cluster lacks."""
     bundle = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    group = ray.util.placement_group([bundle] * ranks)
+    group = ray.util.placement_group([bundle] * count)
     placed = group.wait(timeout_seconds=PLACEMENT_SECONDS)
     ray.util.remove_placement_group(group)
     if not placed:
         raise UserError(
-            f"no room for train.ranks: {ranks} with {cpus:g} CPU each; the cluster has "
+            f"no room for train.ranks: {count} with {cpus:g} CPU each; the cluster has "
             f"{ray.cluster_resources().get('CPU', 0):g} CPUs and "
             f"{ray.cluster_resources().get('GPU', 0):g} GPUs. Lower train.ranks or "
             "cluster.cpus_per_rank"

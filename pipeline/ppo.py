@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from align.data.batches import stream
+from align.data.batches import fingerprint, stream
 from align.pipeline import ranks
 from align.pipeline.answers import answer_text
 from align.pipeline.checkpoint import Checkpoints
@@ -42,14 +42,15 @@ from align.policy.kl import k1, shaped_rewards
 from align.policy.rollout import Sample, SampleRequest, pad_rows
 
 
-def run(config: RunConfig, directory: RunDirectory, shares: Shares, resume: str) -> None:
+def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     """Train, evaluate and publish `ppo/final`."""
     ppo, every = config.ppo, config.train.eval_every
     models = Models(config, directory)
     train, held_out = read_encoded_prompts(config, directory, models.tokenizer)
     peak = measured_peak(models.device) * ranks.world_size()
     engines = {"policy": models.policy.deepspeed, "critic": models.critic.deepspeed}
-    checkpoints = Checkpoints(directory.stage("ppo"), config.train.save_every, resume)
+    prompts = fingerprint(prompt.ids for prompt in train)
+    checkpoints = Checkpoints(directory, "ppo", config, prompts)
     done = checkpoints.steps_done
 
     with rollouts(config, models, shares) as workers:

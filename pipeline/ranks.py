@@ -36,16 +36,30 @@ def gather(value: T) -> list[T]:
 
 def on_main(work: Callable[[], T]) -> T:
     """Do something on rank 0 alone; its result, or the user's mistake it found, on every rank."""
-    outcome: tuple[T | None, str | None] | None = None
-    if is_main():
-        try:
-            outcome = (work(), None)
-        except UserError as error:
-            outcome = (None, str(error))
-    box = [outcome]
+    box = [_outcome(work) if is_main() else None]
     dist.broadcast_object_list(box, src=0)
     assert box[0] is not None
-    result, mistake = box[0]
+    return _result(box[0])
+
+
+def on_all(work: Callable[[], T]) -> list[T]:
+    """Do something on every rank; all results in rank order, or a mistake of any, on every rank."""
+    return [_result(outcome) for outcome in gather(_outcome(work))]
+
+
+Outcome = tuple[T | None, str | None]
+"""A result, or the message of a UserError."""
+
+
+def _outcome(work: Callable[[], T]) -> Outcome[T]:
+    try:
+        return work(), None
+    except UserError as error:
+        return None, str(error)
+
+
+def _result(outcome: Outcome[T]) -> T:
+    result, mistake = outcome
     if mistake is not None:
         raise UserError(mistake)
     return cast(T, result)

@@ -22,7 +22,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
 from align.pipeline.export import publish
 from align.pipeline.feedback import collect
-from align.pipeline.groups import Group, encode_groups
+from align.pipeline.groups import Group, encode_groups, fingerprint_of
 from align.pipeline.launch import Shares
 from align.pipeline.progress import note
 from align.pipeline.reward_report import outcomes_of, write_evaluation
@@ -41,7 +41,7 @@ from align.reward.loss import centering_loss, preference_loss
 from align.reward.reliability import Outcome, summarise
 
 
-def run(config: RunConfig, directory: RunDirectory, _: Shares, resume: str) -> None:
+def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     """Train and publish `rm/final`."""
     source = config.rm.model or directory.need("sft")
     tokenizer = load_tokenizer(source, config.model)
@@ -60,7 +60,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares, resume: str) -> N
     engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
-    checkpoints = Checkpoints(directory.stage("rm"), config.train.save_every, resume)
+    checkpoints = Checkpoints(directory, "rm", config, fingerprint_of(train))
     checkpoints.restore(engines)
 
     def judge() -> list[Outcome]:

@@ -4,10 +4,12 @@ import importlib
 import time
 from pathlib import Path
 
-from align.data.config import Section
+from align.data.atomic import written_whole
 from align.data.errors import UserError
 from align.pipeline import ranks, stopping
-from align.pipeline.config import RunConfig
+from align.pipeline.checkpoint import make_newest
+from align.pipeline.config import STAGES, RunConfig
+from align.pipeline.frozen import changed_settings, is_frozen
 from align.pipeline.launch import Shares, launch
 from align.pipeline.loading import dump_config, load_config
 from align.pipeline.progress import note, section
@@ -33,9 +35,9 @@ def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume
                 note(f"{stage} is finished: {directory.final(stage)}")
         if left:
             code = launch(
-                lambda shares: _run_on_rank(config, directory, left, shares, resume),
+                lambda shares: _run_on_rank(config, directory, left, shares),
                 config,
-                run_dir,
+                directory,
                 ray_needed="ppo" in left,
             )
             if code:
@@ -47,7 +49,7 @@ def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume
 
 
 def _run_on_rank(
-    config: RunConfig, directory: RunDirectory, stages: tuple[str, ...], shares: Shares, resume: str
+    config: RunConfig, directory: RunDirectory, stages: tuple[str, ...], shares: Shares
 ) -> int:
     for stage in stages:
         began = time.monotonic()
@@ -56,7 +58,7 @@ def _run_on_rank(
         # Imported one by one: trl alone takes eight seconds.
         module = importlib.import_module(f"align.pipeline.{stage}")
         try:
-            module.run(config, directory, shares, resume)
+            module.run(config, directory, shares)
         except stopping.Stop:
             return stopping.STOPPED
         if ranks.is_main():
@@ -65,19 +67,42 @@ def _run_on_rank(
 
 
 def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
-    """Store the config, or see that it is the one the directory was used with."""
-    if not directory.config.exists():
-        directory.config.write_text(dump_config(config), encoding="utf-8")
-        return
-    if resume == "never":
-        raise UserError(f"{directory.path} holds a run: choose another --run-dir, or drop --resume")
-    earlier = load_config(directory.config)
-    changed = _changed(earlier, config)
-    if changed:
-        raise UserError(
-            f"{directory.path} was made with other settings: {changed}. Choose another --run-dir, "
-            "or the old setting"
-        )
+    """Store the config, or see that it goes on with what the directory was used for."""
+    if directory.config.exists():
+        if resume == "never":
+            raise UserError(
+                f"{directory.path} holds a run: choose another --run-dir, or drop --resume"
+            )
+        _compare(directory, load_config(directory.config), config)
+    if resume not in ("auto", "never"):
+        _go_on_from(Path(resume), directory)
+    with written_whole(directory.config) as file:
+        file.write(dump_config(config).encode())
+
+
+def _compare(directory: RunDirectory, earlier: RunConfig, now: RunConfig) -> None:
+    """Say what changed; refuse what would make the stages that have begun another run."""
+    begun = tuple(stage for stage in STAGES if directory.stage(stage).exists())
+    for key, (then, new) in changed_settings(earlier, now).items():
+        if is_frozen(key, begun):
+            raise UserError(
+                f"{directory.path} was made with other settings: {key}: {then} then, {new} now. "
+                "Choose another --run-dir, or the old setting"
+            )
+        note(f"{key}: {then} then, {new} now")
+
+
+def _go_on_from(path: Path, directory: RunDirectory) -> None:
+    for stage in STAGES:
+        if path.parent == directory.stage(stage) / "checkpoints":
+            if directory.is_finished(stage):
+                raise UserError(
+                    f"--resume {path}: {stage} is finished; for another end of it copy the run "
+                    "directory without its final/ folders"
+                )
+            make_newest(path)
+            return
+    raise UserError(f"--resume {path}: not in {directory.path}/STAGE/checkpoints")
 
 
 def _tell(directory: RunDirectory) -> None:
@@ -90,16 +115,3 @@ def _tell(directory: RunDirectory) -> None:
     seconds = ", ".join(f"{part} {value:.0f}" for part, value in summary["seconds"].items())
     note(f"seconds: {seconds}")
     note(f"report: {write_report(directory.path)}")
-
-
-def _changed(earlier: RunConfig, config: RunConfig) -> str | None:
-    """The first setting that is not what it was; where the run happens may change."""
-    for part in sorted(RunConfig.model_fields.keys() - {"name", "cluster"}):
-        old, new = getattr(earlier, part), getattr(config, part)
-        for name in type(old).model_fields if isinstance(old, Section) else ():
-            then, now = getattr(old, name), getattr(new, name)
-            if then != now:
-                return f"{part}.{name}: {then} then, {now} now"
-        if old != new:
-            return f"{part}: {old} then, {new} now"
-    return None

@@ -31,6 +31,11 @@ class RunDirectory:
         """The run in a few numbers."""
         return self.path / "summary.json"
 
+    @property
+    def stop_flag(self) -> Path:
+        """A file that asks a run to stop after the current step; see pipeline/stopping.py."""
+        return self.path / ".stop"
+
     def stage(self, stage: str) -> Path:
         """Everything one stage wrote."""
         return self.path / stage
@@ -80,14 +85,25 @@ def locked(directory: RunDirectory) -> Iterator[None]:
 @contextmanager
 def published(final: Path) -> Iterator[Path]:
     """A folder to write a model into; it gets its name only when all of it is there."""
-    draft = final.with_name(final.name + ".writing")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    draft = new_draft(final)
     try:
         yield draft
     except BaseException:
         shutil.rmtree(draft)
         raise
+    publish_draft(draft, final)
+
+
+def new_draft(final: Path) -> Path:
+    """An empty folder beside the one that it is to become."""
+    draft = final.with_name(final.name + ".writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
+
+
+def publish_draft(draft: Path, final: Path) -> None:
+    """Give a finished draft its name, once all of it is on the disk."""
     for path in (*draft.rglob("*"), draft):
         sync(path)
     draft.rename(final)

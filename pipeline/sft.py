@@ -19,7 +19,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
 
-from align.data.batches import stream
+from align.data.batches import fingerprint, stream
 from align.data.chat import Encoded, encode, truncate
 from align.data.errors import UserError
 from align.data.instructions import read_instructions
@@ -51,7 +51,7 @@ IGNORED = -100
 """The label of a token that is not learnt (torch's cross-entropy skips it)."""
 
 
-def run(config: RunConfig, directory: RunDirectory, _: Shares, resume: str) -> None:
+def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     """Train and publish `sft/final`."""
     source = config.sft.model or config.model.path
     tokenizer = load_tokenizer(source, config.model)
@@ -68,16 +68,20 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares, resume: str) -> N
     if config.model.lora:
         model = add_lora(model, config.model.lora, config.seed)
 
-    checkpoints = Checkpoints(directory.stage("sft"), config.train.save_every, resume)
+    data = fingerprint(train_rows["input_ids"], train_rows["labels"])
+    checkpoints = Checkpoints(directory, "sft", config, data)
     done = checkpoints.steps_done
+    if done == steps:  # the run ended between its last step and its model
+        checkpoints.restore_weights({"policy": model})
+        publish(model, tokenizer, config, "sft", directory.final("sft"))
+        return
     with StageLog(directory.stage("sft"), "sft", steps, done) as log:
         first, count = done * config.sft.batch_size, (steps - done) * config.sft.batch_size
         order = [row for _, row in stream(len(train_rows), config.seed, first, count)]
         trainer = _Trainer(
             model, tokenizer, train_rows.select(order), held_out, steps, config, log, checkpoints
         )
-        if steps > done:
-            trainer.train()
+        trainer.train()
     # Otherwise transformers would shard every model that is made from here on, also on one rank.
     unset_hf_deepspeed_config()
     publish(model, tokenizer, config, "sft", directory.final("sft"))
@@ -108,7 +112,7 @@ class _Trainer(SFTTrainer):
         with quiet():
             super().__init__(
                 model=model,
-                args=_arguments(config, steps - checkpoints.steps_done, checkpoints.stage),
+                args=_arguments(config, steps - checkpoints.steps_done, log.directory),
                 train_dataset=train_rows,
                 processing_class=tokenizer,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from align.data.atomic import write_jsonl
-from align.pipeline import ranks
+from align.pipeline import ranks, watchdog
 from align.pipeline.metrics import MetricsLog
 from align.pipeline.progress import Progress
 from align.pipeline.results import read_json_lines
@@ -20,7 +20,9 @@ class StageLog:
     """Writes on the main rank and is silent on the others, so stage code never asks."""
 
     def __init__(self, directory: Path, stage: str, total: int, start: int = 0) -> None:
+        self.directory = directory
         self._samples = directory / "samples.jsonl"
+        self._stage, self._step = stage, start
         self._main = ranks.is_main()
         self._progress = Progress(stage, total, start=start, quiet=not self._main)
         self._metrics = MetricsLog(directory) if self._main else None
@@ -45,6 +47,7 @@ class StageLog:
     def timed(self, part: str) -> Iterator[None]:
         """Count the seconds of the block under `time/<part>` of the current step."""
         began = time.monotonic()
+        watchdog.progress(f"{self._stage}, step {self._step + 1}, {part}")
         yield
         self._seconds[part] += time.monotonic() - began
 
@@ -57,6 +60,8 @@ class StageLog:
             self._metrics.log(step, complete)
         self._progress.update(step, complete)
         self._seconds.clear()
+        self._step = step
+        watchdog.progress(f"{self._stage}, step {step + 1}")
         self._step_began = time.monotonic()
 
     @property

@@ -23,6 +23,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from align.pipeline.metrics import read_metrics
+
 # As in pipeline/launch.py, for the tests that import DeepSpeed without it.
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
@@ -139,16 +141,53 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def align() -> Callable[..., subprocess.Popen[str]]:
+    """Starts the `align` command in a process of its own."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from align.pipeline.cli import main; main()", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finished(align: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
+    """What `align` prints until it ends with the given exit code."""
+
+    def finish(*arguments: str, code: int = 0) -> str:
+        with align(*arguments) as process:
+            printed, _ = process.communicate(timeout=280)
+        assert process.returncode == code, printed
+        return printed
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def timeless() -> Callable[[Path, str], list[dict[str, float]]]:
+    """The metrics of a stage that do not depend on the machine's speed."""
+
+    def read(run: Path, stage: str) -> list[dict[str, float]]:
+        return [
+            {
+                name: value
+                for name, value in row.items()
+                if not name.startswith("time/") and name not in ("tokens_per_second", "mfu")
+            }
+            for row in read_metrics(run / stage / "metrics.jsonl")
+        ]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, finished: Callable[..., str]) -> Path:
     """A finished run of configs/tiny.yaml; tests look at it and leave it as it is."""
     run: Path = tmp_path_factory.mktemp("runs") / "tiny"
-    program = "from align.pipeline.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "run", "--config", "tiny", "--run-dir", str(run)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    finished("run", "--config", "tiny", "--run-dir", str(run))
     return run

@@ -45,7 +45,7 @@ def two_ranks(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for zero_stage, config in configs.items():
             directory = RunDirectory(folder / str(zero_stage))
             for stage in STAGES:
-                RUN[stage](config, directory, shares, "auto")
+                RUN[stage](config, directory, shares)
         return 0
 
     for zero_stage, config in configs.items():
@@ -53,7 +53,7 @@ def two_ranks(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / str(zero_stage) / "config.yaml").write_text(dump_config(config), "utf-8")
     # The ranks cannot import a test module.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    assert launch(work, configs[0], folder, ray_needed=True) == 0
+    assert launch(work, configs[0], RunDirectory(folder), ray_needed=True) == 0
     return folder
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_placed_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(launching, "PLACEMENT_SECONDS", 2)
     config: RunConfig = load_config("tiny", ["train.ranks=2", "cluster.cpus_per_rank=64"])
     with pytest.raises(UserError, match=r"no room for train.ranks: 2 with 64 CPU each") as caught:
-        launch(lambda _: 0, config, tmp_path, ray_needed=True)
+        launch(lambda _: 0, config, RunDirectory(tmp_path), ray_needed=True)
     assert "\n" not in str(caught.value)
 
 
@@ -100,4 +100,4 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
     config = load_config("tiny", ["train.ranks=2", "cluster.address=127.0.0.1:9"])
     with pytest.raises(UserError, match=r"no Ray cluster at cluster.address: 127.0.0.1:9"):
-        launch(lambda _: 0, config, tmp_path, ray_needed=True)
+        launch(lambda _: 0, config, RunDirectory(tmp_path), ray_needed=True)

@@ -2,19 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from align.pipeline.metrics import read_metrics
 from align.pipeline.results import Summary, read_result
 
 STAGES = ("sft", "rm", "ppo")
-TINY = ("run", "--config", "tiny")
+Finished = Callable[..., str]
+Timeless = Callable[[Path, str], list[dict[str, float]]]
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 
 LOAD_WITHOUT_ALIGN = """
@@ -39,37 +38,7 @@ print("loaded")
 """
 
 
-def align(*arguments: str) -> subprocess.Popen[str]:
-    """Start the `align` command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from align.pipeline.cli import main; main()", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(*arguments: str, code: int = 0) -> str:
-    """What `align` prints until it ends with this exit code."""
-    with align(*arguments) as process:
-        printed, _ = process.communicate(timeout=280)
-    assert process.returncode == code, printed
-    return printed
-
-
-def timeless(run: Path, stage: str) -> list[dict[str, float]]:
-    """The metrics of a stage that do not depend on the machine's speed."""
-    return [
-        {
-            name: value
-            for name, value in row.items()
-            if not name.startswith("time/") and name not in ("tokens_per_second", "mfu")
-        }
-        for row in read_metrics(run / stage / "metrics.jsonl")
-    ]
-
-
-def test_all_stages_leave_what_the_user_is_promised(tiny_run: Path) -> None:
+def test_all_stages_leave_what_the_user_is_promised(tiny_run: Path, timeless: Timeless) -> None:
     for stage in STAGES:
         assert (tiny_run / stage / "final" / "model.safetensors").is_file()
         assert (tiny_run / stage / "final" / "README.md").is_file()
@@ -105,12 +74,12 @@ def test_the_models_load_with_stock_classes_and_nothing_of_ours(
     assert done.stdout == "loaded\n", done.stderr
 
 
-def test_sft_learns_the_answers(tiny_run: Path) -> None:
+def test_sft_learns_the_answers(tiny_run: Path, timeless: Timeless) -> None:
     losses = [row["loss"] for row in timeless(tiny_run, "sft")]
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_the_first_ppo_step_starts_at_the_reference(tiny_run: Path) -> None:
+def test_the_first_ppo_step_starts_at_the_reference(tiny_run: Path, timeless: Timeless) -> None:
     first, *_ = timeless(tiny_run, "ppo")
     assert first["objective/kl"] == pytest.approx(0, abs=1e-4)
     assert first["objective/non_score_reward"] == pytest.approx(0, abs=1e-5)
@@ -131,23 +100,31 @@ def test_every_pair_says_where_it_came_from(tiny_run: Path) -> None:
     assert all(set(pair["feedback_ids"]) <= known for pair in pairs)
 
 
-def test_a_finished_run_says_so_and_exits_0(tiny_run: Path) -> None:
-    printed = finished(*TINY, "--run-dir", str(tiny_run))
+def test_a_finished_run_says_so_and_exits_0(tiny_run: Path, finished: Finished) -> None:
+    printed = finished("run", "--config", "tiny", "--run-dir", str(tiny_run))
     assert all(f"{stage} is finished" in printed for stage in STAGES)
 
 
-def test_a_used_directory_is_refused_where_resuming_is_not_wanted(tiny_run: Path) -> None:
-    printed = finished(*TINY, "--run-dir", str(tiny_run), "--resume", "never", code=2)
+def test_a_used_directory_is_refused_where_resuming_is_not_wanted(
+    tiny_run: Path, finished: Finished
+) -> None:
+    printed = finished(
+        "run", "--config", "tiny", "--run-dir", str(tiny_run), "--resume", "never", code=2
+    )
     assert printed.startswith(f"align: {tiny_run} holds a run") and printed.count("\n") == 1
 
 
-def test_a_used_directory_is_refused_to_another_config(tiny_run: Path) -> None:
-    printed = finished(*TINY, "--run-dir", str(tiny_run), "--set", "ppo.steps=3", code=2)
-    assert "ppo.steps: 2 then, 3 now" in printed and printed.count("\n") == 1
+def test_a_used_directory_is_refused_to_another_config(tiny_run: Path, finished: Finished) -> None:
+    printed = finished(
+        "run", "--config", "tiny", "--run-dir", str(tiny_run), "--set", "ppo.kl_coef=0.3", code=2
+    )
+    assert "ppo.kl_coef: 0.05 then, 0.3 now" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_can_be_evaluated_again_from_its_files(tiny_run: Path, stage: str) -> None:
+def test_a_stage_can_be_evaluated_again_from_its_files(
+    tiny_run: Path, finished: Finished, stage: str
+) -> None:
     before = read_result(tiny_run / "summary.json", Summary)
     assert f"{stage}: " in finished("eval", "--stage", stage, str(tiny_run))
     after = read_result(tiny_run / "summary.json", Summary)
@@ -156,35 +133,7 @@ def test_a_stage_can_be_evaluated_again_from_its_files(tiny_run: Path, stage: st
     assert after.kl == pytest.approx(before.kl, abs=1e-3)
 
 
-def test_a_seed_gives_the_same_run_bit_by_bit_also_when_it_is_stopped(
-    tiny_run: Path, tmp_path: Path
-) -> None:
-    """SIGTERM during each stage: exit code 75 and a checkpoint; the same command goes on."""
-    run = tmp_path / "stopped"
-    for stage, step in (("sft", 2), ("rm", 2), ("ppo", 1)):
-        process = align(*TINY, "--run-dir", str(run))
-        _wait_for_step(run / stage / "metrics.jsonl", step, process)
-        process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=200)
-        assert process.returncode == 75, printed
-        assert "the same command goes on" in printed
-    finished(*TINY, "--run-dir", str(run))
-    for stage in STAGES:
-        assert timeless(run, stage) == timeless(tiny_run, stage)
-        weights = [path / stage / "final" / "model.safetensors" for path in (run, tiny_run)]
-        assert weights[0].read_bytes() == weights[1].read_bytes()
-
-
-def _wait_for_step(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(2000):
-        assert process.poll() is None, process.communicate()[0]
-        if metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) >= step:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"no step {step} in {metrics}")
-
-
-def test_the_tiny_run_equals_the_recorded_one(tiny_run: Path) -> None:
+def test_the_tiny_run_equals_the_recorded_one(tiny_run: Path, timeless: Timeless) -> None:
     """Within 1e-3: another processor rounds differently. `ALIGN_RECORD=1` records it anew."""
     rows = {stage: timeless(tiny_run, stage) for stage in STAGES}
     if os.environ.get("ALIGN_RECORD"):

@@ -1,0 +1,316 @@
+"""Checkpoints: whole or not there, checked before use, and exactly what was saved."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from align.data.errors import UserError
+from align.pipeline import checkpoint as checkpointing
+from align.pipeline.checkpoint import MANIFEST, Checkpoints, make_newest, verified
+from align.pipeline.config import RunConfig
+from align.pipeline.engine import Engine
+from align.pipeline.run_directory import RunDirectory
+from align.pipeline.stopping import Stop
+
+TinyCausal = Callable[[str], PreTrainedModel]
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def config_with(**train: object) -> RunConfig:
+    return RunConfig.model_validate({"name": "x", "train": {"micro_batch_tokens": 512, **train}})
+
+
+class Training:
+    """A linear model that learns on noise; its steps depend on the step's number alone."""
+
+    def __init__(self, config: RunConfig) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.engine = Engine(model, 0.05, 20, config.train)
+
+    def step(self, number: int) -> None:
+        noise = torch.randn(16, 4, generator=torch.Generator().manual_seed(number))
+        dtype = next(self.engine.module.parameters()).dtype
+        self.engine.backward(self.engine(noise.to(dtype)).float().square().mean())
+        self.engine.step(number)
+
+    @property
+    def engines(self) -> dict[str, object]:
+        return {"model": self.engine.deepspeed}
+
+    @property
+    def weights(self) -> torch.Tensor:
+        whole = [p.clone().flatten() for _, p in self.engine.parameters(trainable_only=True)]
+        return torch.cat(whole)
+
+
+def saved_run(path: Path, config: RunConfig, steps: int) -> Training:
+    """Train for so many steps with checkpoints as the config says."""
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(path), "sft", config, "data")
+    for step in range(steps):
+        training.step(step)
+        checkpoints.after(step + 1, training.engines)
+    return training
+
+
+def steps_on_disk(path: Path) -> list[int]:
+    return sorted(int(p.name[5:]) for p in (path / "sft" / "checkpoints").iterdir())
+
+
+STATES = [
+    {"zero_stage": stage, "precision": precision}
+    for stage in (0, 1, 2, 3)
+    for precision in ("fp32", "bf16")
+]
+
+
+@pytest.mark.parametrize("settings", STATES, ids=str)
+def test_training_goes_on_bit_by_bit(tmp_path: Path, settings: dict[str, object]) -> None:
+    config = config_with(save_every=3, **settings)
+    through = saved_run(tmp_path / "through", config, 6)
+    saved_run(tmp_path / "stopped", config, 3)
+    again = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path / "stopped"), "sft", config, "data")
+    checkpoints.restore(again.engines)
+    for step in range(checkpoints.steps_done, 6):
+        again.step(step)
+    assert checkpoints.steps_done == 3
+    assert torch.equal(again.weights, through.weights)
+
+
+@pytest.mark.parametrize("before", (0, 1, 2, 3))
+@pytest.mark.parametrize("after", (0, 1, 2, 3))
+def test_any_zero_stage_reads_what_any_other_wrote(tmp_path: Path, before: int, after: int) -> None:
+    through = saved_run(tmp_path / "through", config_with(save_every=3, zero_stage=before), 6)
+    saved_run(tmp_path / "moved", config_with(save_every=3, zero_stage=before), 3)
+    config = config_with(save_every=3, zero_stage=after)
+    again = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path / "moved"), "sft", config, "data")
+    checkpoints.restore(again.engines)
+    for step in range(checkpoints.steps_done, 6):
+        again.step(step)
+    assert torch.allclose(again.weights, through.weights, atol=1e-6)
+
+
+def test_a_fresh_optimiser_would_be_noticed(tmp_path: Path) -> None:
+    """NVIDIA-NeMo/RL#3171 and prime-rl#1311: weights came back, the optimiser's state did not."""
+    config = config_with(save_every=3)
+    through = saved_run(tmp_path / "through", config, 6)
+    stopped = saved_run(tmp_path / "stopped", config, 3)
+    fresh = Training(config)
+    with torch.no_grad():
+        for mine, theirs in zip(
+            fresh.engine.module.parameters(), stopped.engine.module.parameters(), strict=True
+        ):
+            mine.copy_(theirs)
+    for step in range(3, 6):
+        fresh.step(step)
+    assert not torch.allclose(fresh.weights, through.weights, atol=1e-4)
+
+
+def test_old_checkpoints_go_only_after_new_ones_came(tmp_path: Path) -> None:
+    saved_run(tmp_path, config_with(save_every=1, keep_last=2), 5)
+    assert steps_on_disk(tmp_path) == [4, 5]
+
+
+def test_some_checkpoints_stay_for_ever(tmp_path: Path) -> None:
+    saved_run(tmp_path, config_with(save_every=1, keep_last=1, keep_every=2), 5)
+    assert steps_on_disk(tmp_path) == [2, 4, 5]
+
+
+def test_minutes_of_work_make_a_checkpoint_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that does not jump: the wall clock is not asked."""
+    now = [1000.0]
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpointing.time, "time", lambda: -1e9)
+    config = config_with(save_minutes=5)
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    for step in range(1, 7):
+        training.step(step - 1)
+        now[0] += 120
+        checkpoints.after(step, training.engines)
+    assert steps_on_disk(tmp_path) == [3, 6]
+
+
+def test_no_checkpoint_is_made_where_none_is_wanted(tmp_path: Path) -> None:
+    config = config_with(save_minutes=0)
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    training.step(0)
+    checkpoints.after(1, training.engines)
+    assert not (tmp_path / "sft" / "checkpoints").exists()
+
+
+def test_a_request_to_stop_ends_the_stage_after_a_checkpoint(tmp_path: Path) -> None:
+    config = config_with(save_minutes=0)
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    training.step(0)
+    RunDirectory(tmp_path).stop_flag.touch()
+    with pytest.raises(Stop):
+        checkpoints.after(1, training.engines)
+    assert steps_on_disk(tmp_path) == [1]
+
+
+def _truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _delete(file: Path) -> None:
+    file.unlink()
+
+
+def _empty_manifest(file: Path) -> None:
+    (file.parent / MANIFEST).write_bytes(b"")
+
+
+def _no_manifest(file: Path) -> None:
+    (file.parent / MANIFEST).unlink()
+
+
+def _newer_manifest(file: Path) -> None:
+    manifest = json.loads((file.parent / MANIFEST).read_bytes())
+    (file.parent / MANIFEST).write_text(json.dumps(manifest | {"what_is_this": 1}))
+
+
+def _manifest_that_reads_elsewhere(file: Path) -> None:
+    manifest = json.loads((file.parent / MANIFEST).read_bytes())
+    manifest["files"][0]["name"] = "../../../../secret"
+    (file.parent / MANIFEST).write_text(json.dumps(manifest))
+
+
+DAMAGES = [
+    (_truncate, "bytes"),
+    (_flip_a_bit, "not what was saved"),
+    (_delete, "not there"),
+    (_empty_manifest, "no whole MANIFEST.json"),
+    (_no_manifest, "no whole MANIFEST.json"),
+    (_newer_manifest, "no whole MANIFEST.json"),
+    (_manifest_that_reads_elsewhere, "not there"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES, ids=lambda d: getattr(d, "__name__", ""))
+def test_a_damaged_checkpoint_is_skipped_and_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    reason: str,
+) -> None:
+    config = config_with(save_every=1)
+    saved_run(tmp_path, config, 2)
+    newest = tmp_path / "sft" / "checkpoints" / "step-00000002"
+    damage(next(newest.glob("*.safetensors")))
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    assert checkpoints.steps_done == 1
+    printed = capsys.readouterr().out
+    assert "checkpoint skipped" in printed and reason in printed and "step-00000002" in printed
+
+
+def test_a_broken_checkpoint_makes_room_for_the_same_step(tmp_path: Path) -> None:
+    config = config_with(save_every=1)
+    saved_run(tmp_path, config, 2)
+    newest = tmp_path / "sft" / "checkpoints" / "step-00000002"
+    _flip_a_bit(next(newest.glob("*.safetensors")))
+    saved_run(tmp_path, config, 2)
+    verified(newest)
+
+
+def test_what_an_interrupted_save_left_is_cleared_away(tmp_path: Path) -> None:
+    config = config_with(save_every=1)
+    saved_run(tmp_path, config, 1)
+    folder = tmp_path / "sft" / "checkpoints"
+    for name in ("step-00000002.writing", "step-00000000.deleting"):
+        shutil.copytree(folder / "step-00000001", folder / name)
+    Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    assert [path.name for path in folder.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize(
+    ("now", "data", "what"),
+    [(config_with(warmup=0.5), "data", "settings"), (config_with(), "other data", "data")],
+    ids=["settings", "data"],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, now: RunConfig, data: str, what: str
+) -> None:
+    saved_run(tmp_path, config_with(save_every=1), 1)
+    with pytest.raises(UserError, match=f"made from other {what}") as caught:
+        Checkpoints(RunDirectory(tmp_path), "sft", now, data)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_and_how_the_work_is_done_may_change(tmp_path: Path) -> None:
+    saved_run(tmp_path, config_with(save_every=1), 1)
+    elsewhere = config_with(ranks=2, zero_stage=2, save_every=0, keep_last=5)
+    assert Checkpoints(RunDirectory(tmp_path), "sft", elsewhere, "data").steps_done == 1
+
+
+def test_going_on_from_an_older_one_puts_the_later_aside(tmp_path: Path) -> None:
+    config = config_with(save_every=1, keep_last=3)
+    saved_run(tmp_path, config, 3)
+    folder = tmp_path / "sft" / "checkpoints"
+    make_newest(folder / "step-00000001")
+    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data").steps_done == 1
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "step-00000001",
+        "step-00000002.superseded",
+        "step-00000003.superseded",
+    ]
+
+
+def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
+    """Even with a manifest that vouches for it: safetensors has no code to run."""
+    config = config_with(save_every=1)
+    saved_run(tmp_path, config, 1)
+    path = tmp_path / "sft" / "checkpoints" / "step-00000001"
+    shard = next(path.glob("*.safetensors"))
+    proof = tmp_path / "it-ran"
+    shard.write_bytes(f"cos\nsystem\n(S'touch {proof}'\ntR.".encode())
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    manifest["files"][0] |= {
+        "bytes": shard.stat().st_size,
+        "sha256": checkpointing._digest(shard),
+    }
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoints.restore(Training(config).engines)
+    assert not proof.exists()
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k tmpfs {small} 2>/dev/null"):
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        config = config_with(save_every=1)
+        saved_run(small, config, 1)
+        free = os.statvfs(small)
+        (small / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize))
+        with pytest.raises(UserError, match="cannot save a checkpoint") as caught:
+            saved_run(small, config, 2)
+        assert "\n" not in str(caught.value)
+        (small / "ballast").unlink()
+        assert steps_on_disk(small) == [1]
+        verified(small / "sft" / "checkpoints" / "step-00000001")
+    finally:
+        os.system(f"umount {small}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,8 +132,8 @@ def test_minutes_of_work_make_a_checkpoint_too(
 ) -> None:
     """By a clock that does not jump: the wall clock is not asked."""
     now = [1000.0]
-    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(checkpointing.time, "time", lambda: -1e9)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: -1e9)
     config = config_with(save_minutes=5)
     training = Training(config)
     checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")

@@ -1,0 +1,1 @@
+"""Annotators: how far they agree, who can be trusted, and when."""

@@ -1,0 +1,130 @@
+"""Votes: who said what of which item, as arrays. All statistics on annotators start from them.
+
+An item is what several people judged, say two answers to one prompt by one criterion. Labels of
+such a pair follow the completion ids, never the side of the screen: `SMALLER` (the answer with the
+smaller id is better), `TIE` or `LARGER`.
+
+Shapes: N votes, I items, A annotators, L labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from align.data.errors import UserError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SMALLER, TIE, LARGER = range(3)
+UNKNOWN = -1  # the label of an item that has none
+
+
+@dataclass(frozen=True)
+class Votes:
+    """At most one vote per item and annotator, sorted by item and then by annotator."""
+
+    item_N: Ints
+    annotator_N: Ints
+    label_N: Ints
+    weight_N: Floats | None  # how many votes each counts for in Dawid-Skene; None: one
+    items: tuple[str, ...]
+    annotators: tuple[str, ...]
+    kinds: tuple[str, ...]  # of the annotators: human, model or programmatic
+    label_count: int
+
+    def __post_init__(self) -> None:
+        place_N = self.item_N * len(self.annotators) + self.annotator_N
+        assert (np.diff(place_N) > 0).all(), "unsorted votes, or two on one item by one annotator"
+        assert ((self.label_N >= 0) & (self.label_N < self.label_count)).all(), "no such label"
+
+    def counts(self) -> Ints:
+        """(I, L): how often each item got each label."""
+        cell_N = self.item_N * self.label_count + self.label_N
+        shape = len(self.items), self.label_count
+        return np.bincount(cell_N, minlength=shape[0] * shape[1]).reshape(shape)
+
+    def majority(self) -> Ints:
+        """(I,): the commonest label of each item; UNKNOWN where two share the first place."""
+        counts_IL = self.counts()
+        most_I = counts_IL.max(axis=1)
+        alone_I = (counts_IL == most_I[:, None]).sum(axis=1) == 1
+        return np.where(alone_I, counts_IL.argmax(axis=1), UNKNOWN)
+
+    def known(self, labels: Mapping[str, int]) -> Ints:
+        """(I,): labels that were given by item id, such as those of gold items, else UNKNOWN."""
+        return np.array([labels.get(item, UNKNOWN) for item in self.items], np.int64)
+
+    def of_kind(self, kind: str) -> "Votes":
+        """The votes of one kind of annotator. Items and annotators keep their numbers."""
+        kept_N = np.array([one == kind for one in self.kinds], bool)[self.annotator_N]
+        return replace(
+            self,
+            item_N=self.item_N[kept_N],
+            annotator_N=self.annotator_N[kept_N],
+            label_N=self.label_N[kept_N],
+            weight_N=None if self.weight_N is None else self.weight_N[kept_N],
+        )
+
+
+def votes_of(
+    item_ids: Sequence[str],
+    annotator_ids: Sequence[str],
+    kinds: Sequence[str],
+    labels: Sequence[int] | Ints,
+    weights: Sequence[float] | Floats | None = None,
+    label_count: int = 3,
+) -> Votes:
+    """Votes from columns of length N, in the order in which people voted; Arrow arrays do as well.
+
+    `kinds` holds the annotator_kind of each vote. Who votes on an item again changes their mind:
+    the last vote counts. Items and annotators are numbered in the order of their ids, so the order
+    of the rows matters to nothing else.
+
+    Raises: UserError if one annotator_id has two kinds.
+    """
+    item_N, items = _numbered(item_ids)
+    annotator_N, annotators = _numbered(annotator_ids)
+    key_N = item_N * len(annotators) + annotator_N
+    _, from_end_N = np.unique(key_N[::-1], return_index=True)
+    last_N = len(key_N) - 1 - from_end_N
+    return Votes(
+        item_N[last_N],
+        annotator_N[last_N],
+        np.asarray(labels, np.int64)[last_N],
+        None if weights is None else np.asarray(weights, np.float64)[last_N],
+        items,
+        annotators,
+        _kind_of_each(annotators, annotator_N, kinds),
+        label_count,
+    )
+
+
+def _numbered(names: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+    encoded = pa.array(names, pa.string()).dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], tuple(encoded.dictionary.take(order).to_pylist())
+
+
+def _kind_of_each(
+    annotators: tuple[str, ...], annotator_N: Ints, kinds: Sequence[str]
+) -> tuple[str, ...]:
+    kind_N, names = _numbered(kinds)
+    kind_A = np.zeros(len(annotators), np.int64)
+    kind_A[annotator_N] = kind_N
+    differing_N = np.flatnonzero(kind_A[annotator_N] != kind_N)
+    if len(differing_N):
+        vote = differing_N[0]
+        annotator = annotator_N[vote]
+        both = names[kind_N[vote]], names[kind_A[annotator]]
+        raise UserError(
+            f"annotator {annotators[annotator]} is {both[0]} in one vote and {both[1]} in another: "
+            f"give each annotator one annotator_id and one annotator_kind"
+        )
+    return tuple(names[kind] for kind in kind_A)

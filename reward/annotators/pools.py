@@ -1,0 +1,135 @@
+"""Pools of super raters: who belongs, from when to when, and when somebody has to leave.
+
+Only judgements by members train the reward model, and what counts is who was a member at the time
+of the judgement: what somebody said before qualifying, or after leaving, stays out for good.
+Members keep meeting hidden gold items; a sequential test of their answers ends a membership.
+Source: Menick et al. 2022 (GopherCite, arXiv:2203.11147) for pools that grow; Wald 1945,
+"Sequential tests of statistical hypotheses", for the test.
+
+Shapes: N records.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from align.data.schemas import TIME
+from align.reward.annotators.screening import Screening, passing
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One stay of an annotator in a pool, from `qualified_from` until just before `qualified_to`.
+
+    Who comes back has two.
+    """
+
+    annotator_id: str
+    pool: str
+    qualified_from: datetime
+    qualified_to: datetime | None = None  # None: still a member
+
+
+@dataclass(frozen=True)
+class DropTest:
+    """Wald's sequential probability ratio test of gold answers: is this a bad rater?"""
+
+    good: float = 0.85  # a good rater agrees with gold so often (GopherCite's bar)
+    bad: float = 0.70  # a rater to drop agrees so often
+    false_drop: float = 0.05  # chance to drop a good rater, per round
+    false_keep: float = 0.05  # chance to keep a bad rater, per round
+
+    def __post_init__(self) -> None:
+        assert 0 < self.bad < self.good < 1 and self.false_drop + self.false_keep < 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the test has found so far."""
+
+    dropped_at: int | None  # the answer that ended it, counted from 0
+    rounds_passed: int  # how often the member has qualified again
+    evidence: float  # log P(answers | bad) / P(answers | good) of the last round, in nats
+
+
+def admit(
+    screenings: Sequence[Screening], pool: str, at: datetime, bar: float = 0.85
+) -> list[Membership]:
+    """People whose lower bound on gold reaches the bar become members from now on."""
+    return [Membership(one.annotator_id, pool, at) for one in passing(screenings, bar)]
+
+
+def drop_test(agreed: Iterable[float], test: DropTest | None = None) -> Verdict:
+    """The verdict on gold answers in the order of time: 1 agrees with gold, 0 does not, 1/2 half.
+
+    Evidence above log((1 - false_keep) / false_drop) ends the membership. Below
+    log(false_keep / (1 - false_drop)) the member has qualified again and a new round begins, so
+    that a long good record does not hide a decline.
+    """
+    test = test or DropTest()
+    right = math.log(test.bad / test.good)
+    wrong = math.log((1 - test.bad) / (1 - test.good))
+    upper = math.log((1 - test.false_keep) / test.false_drop)
+    lower = math.log(test.false_keep / (1 - test.false_drop))
+    evidence, passed = 0.0, 0
+    for place, share in enumerate(agreed):
+        evidence += share * right + (1 - share) * wrong
+        if evidence >= upper:
+            return Verdict(place, passed, evidence)
+        if evidence <= lower:
+            evidence, passed = 0.0, passed + 1
+    return Verdict(None, passed, evidence)
+
+
+def requalified(
+    membership: Membership, gold: Iterable[tuple[datetime, float]], test: DropTest | None = None
+) -> Membership:
+    """The membership, ended at the gold answer that failed the test, if one did.
+
+    `gold` holds when the member judged a gold item and how far they agreed; answers from outside
+    the membership do not count.
+    """
+    during = [one for one in gold if _covers(membership, one[0])]
+    during.sort(key=lambda one: one[0])
+    verdict = drop_test((share for _, share in during), test)
+    if verdict.dropped_at is None:
+        return membership
+    return replace(membership, qualified_to=during[verdict.dropped_at][0])
+
+
+def _covers(membership: Membership, at: datetime) -> bool:
+    until = membership.qualified_to
+    return membership.qualified_from <= at and (until is None or at < until)
+
+
+def by_members(
+    memberships: Sequence[Membership],
+    pool: str,
+    annotator_ids: Sequence[str],
+    created_at: Sequence[datetime],
+) -> NDArray[np.bool_]:
+    """(N,): which records come from somebody who was a member of the pool when judging."""
+    time_N = pa.array(created_at, TIME).to_numpy(zero_copy_only=False)
+    encoded = pa.array(annotator_ids, pa.string()).dictionary_encode()
+    order_N = np.argsort(encoded.indices.to_numpy(), kind="stable")
+    ends = np.cumsum(np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)))
+    rows = dict(zip(encoded.dictionary.to_pylist(), np.split(order_N, ends), strict=False))
+    member_N = np.zeros(len(time_N), bool)
+    for membership in memberships:
+        mine = rows.get(membership.annotator_id)
+        if mine is not None and membership.pool == pool:
+            member_N[mine] |= _during(membership, time_N[mine])
+    return member_N
+
+
+def _during(membership: Membership, time_N: NDArray[np.datetime64]) -> NDArray[np.bool_]:
+    start, end = pa.array([membership.qualified_from, membership.qualified_to], TIME).to_numpy(
+        zero_copy_only=False
+    )
+    # NaT, the end of a membership that goes on, is neither above nor below anything.
+    return np.asarray((time_N >= start) & ~(time_N >= end))

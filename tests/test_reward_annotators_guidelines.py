@@ -79,6 +79,7 @@ def test_no_records_are_reviewed_to_nothing() -> None:
         ([], "no guideline is in force on 2026-01-26"),
         ([Guideline("v1", day(30))], "no guideline is in force on 2026-01-26"),
         ([Guideline("v1", day(0)), Guideline("v1", day(2))], "listed twice"),
+        ([Guideline("v1", day(0)), Guideline("", day(2))], "has no name"),
     ],
 )
 def test_guidelines_that_cannot_be_followed_are_refused(

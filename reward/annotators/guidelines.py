@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from align.data.errors import UserError
 from align.data.invariants import TableProblem
 from align.data.messages import shown
-from align.data.schemas import TIME
-from align.reward.annotators.votes import Ints
+from align.reward.annotators.votes import Flags, Ints, times_of
 
 REJECTED = -1
 
@@ -42,12 +39,12 @@ class Review:
     rejected: list[TableProblem]
 
     @property
-    def superseded_N(self) -> NDArray[np.bool_]:
+    def superseded_N(self) -> Flags:
         """Records by a version that is no longer in force."""
         return self.behind_N > 0
 
     @property
-    def outdated_N(self) -> NDArray[np.bool_]:
+    def outdated_N(self) -> Flags:
         """Records whose annotator followed a version that had already been replaced."""
         return self.behind_then_N > 0
 
@@ -60,29 +57,26 @@ def review(
 ) -> Review:
     """Compare each record's version with those in force now, and when it was made.
 
-    Raises: UserError if a version is listed twice or none is in force yet.
+    Raises: UserError if a version is listed twice or has no name, or none is in force yet.
     """
     ordered = sorted(guidelines, key=lambda one: one.in_force_from)
     places = {one.version: place for place, one in enumerate(ordered)}
+    if "" in places:
+        raise UserError("a guideline version has no name: give every revision its own version")
     if len(places) < len(ordered):
         raise UserError("a guideline version is listed twice: give every revision its own version")
     if not ordered or ordered[0].in_force_from > now:
         raise UserError(f"no guideline is in force on {now:%Y-%m-%d}: list the first version")
     place_N = np.array([places.get(one or "", REJECTED) for one in versions], np.int64)
-    starts = _times([one.in_force_from for one in ordered])
-    current = int(np.searchsorted(starts, _times([now]), side="right")[0]) - 1
-    then_N = np.searchsorted(starts, _times(created_at), side="right") - 1
+    starts = times_of([one.in_force_from for one in ordered])
+    current = int(np.searchsorted(starts, times_of([now]), side="right")[0]) - 1
+    then_N = np.searchsorted(starts, times_of(created_at), side="right") - 1
     known_N = place_N != REJECTED
     return Review(
         np.where(known_N, np.maximum(current - place_N, 0), REJECTED),
         np.where(known_N, np.maximum(then_N - place_N, 0), REJECTED),
         [_problem(row, versions[row]) for row in np.flatnonzero(~known_N).tolist()],
     )
-
-
-def _times(times: Sequence[datetime]) -> NDArray[np.datetime64]:
-    made: NDArray[np.datetime64] = pa.array(times, TIME).to_numpy(zero_copy_only=False)
-    return made
 
 
 def _problem(row: int, version: str | None) -> TableProblem:

@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from align.data.schemas import TIME
 from align.reward.annotators.screening import Screening, passing
+from align.reward.annotators.votes import Flags, Times, numbered, times_of
 
 
 @dataclass(frozen=True)
@@ -112,24 +110,22 @@ def by_members(
     pool: str,
     annotator_ids: Sequence[str],
     created_at: Sequence[datetime],
-) -> NDArray[np.bool_]:
+) -> Flags:
     """(N,): which records come from somebody who was a member of the pool when judging."""
-    time_N = pa.array(created_at, TIME).to_numpy(zero_copy_only=False)
-    encoded = pa.array(annotator_ids, pa.string()).dictionary_encode()
-    order_N = np.argsort(encoded.indices.to_numpy(), kind="stable")
-    ends = np.cumsum(np.bincount(encoded.indices.to_numpy(), minlength=len(encoded.dictionary)))
-    rows = dict(zip(encoded.dictionary.to_pylist(), np.split(order_N, ends), strict=False))
+    time_N = times_of(created_at)
+    code_N, names = numbered(annotator_ids)
+    codes = {name: code for code, name in enumerate(names)}
+    order_N = np.argsort(code_N, kind="stable")
     member_N = np.zeros(len(time_N), bool)
     for membership in memberships:
-        mine = rows.get(membership.annotator_id)
-        if mine is not None and membership.pool == pool:
+        if membership.pool == pool and membership.annotator_id in codes:
+            code = codes[membership.annotator_id]
+            first, last = np.searchsorted(code_N, [code, code + 1], sorter=order_N)
+            mine = order_N[first:last]
             member_N[mine] |= _during(membership, time_N[mine])
     return member_N
 
 
-def _during(membership: Membership, time_N: NDArray[np.datetime64]) -> NDArray[np.bool_]:
-    start, end = pa.array([membership.qualified_from, membership.qualified_to], TIME).to_numpy(
-        zero_copy_only=False
-    )
-    # NaT, the end of a membership that goes on, is neither above nor below anything.
+def _during(membership: Membership, time_N: Times) -> Flags:
+    start, end = times_of([membership.qualified_from, membership.qualified_to])
     return np.asarray((time_N >= start) & ~(time_N >= end))

@@ -9,6 +9,7 @@ Shapes: N votes, I items, A annotators, L labels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from align.data.errors import UserError
+from align.data.schemas import TIME
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Times = NDArray[np.datetime64]
 
 SMALLER, TIE, LARGER = range(3)
 UNKNOWN = -1  # the label of an item that has none
@@ -87,8 +91,8 @@ def votes_of(
 
     Raises: UserError if one annotator_id has two kinds.
     """
-    item_N, items = _numbered(item_ids)
-    annotator_N, annotators = _numbered(annotator_ids)
+    item_N, items = numbered(item_ids)
+    annotator_N, annotators = numbered(annotator_ids)
     key_N = item_N * len(annotators) + annotator_N
     _, from_end_N = np.unique(key_N[::-1], return_index=True)
     last_N = len(key_N) - 1 - from_end_N
@@ -104,7 +108,8 @@ def votes_of(
     )
 
 
-def _numbered(names: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+def numbered(names: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+    """(N,): the place of each name in the sorted different names, and these."""
     encoded = pa.array(names, pa.string()).dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
     rank = np.empty(len(order), np.int64)
@@ -112,10 +117,16 @@ def _numbered(names: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
     return rank[encoded.indices.to_numpy()], tuple(encoded.dictionary.take(order).to_pylist())
 
 
+def times_of(times: Sequence[datetime | None]) -> Times:
+    """(N,): in UTC. None becomes NaT, which is neither before nor after anything."""
+    made: Times = pa.array(times, TIME).to_numpy(zero_copy_only=False)
+    return made
+
+
 def _kind_of_each(
     annotators: tuple[str, ...], annotator_N: Ints, kinds: Sequence[str]
 ) -> tuple[str, ...]:
-    kind_N, names = _numbered(kinds)
+    kind_N, names = numbered(kinds)
     kind_A = np.zeros(len(annotators), np.int64)
     kind_A[annotator_N] = kind_N
     differing_N = np.flatnonzero(kind_A[annotator_N] != kind_N)

@@ -5,5 +5,9 @@ class UserError(Exception):
     """What is wrong, the value, where, and the fix, in one line."""
 
 
+class ConfigError(UserError):
+    """One line for each problem in a YAML file."""
+
+
 class DataError(UserError):
     """A bad row or file; the text starts with `file:line:`."""

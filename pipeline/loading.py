@@ -13,20 +13,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from align.data import core_yaml
 from align.data.config import Section
-from align.data.errors import UserError
-from align.pipeline import core_yaml
+from align.data.config_problems import alternatives, dotted, explain, section_in, shown
+from align.data.core_yaml import Key
+from align.data.errors import ConfigError
 from align.pipeline.config import RunConfig
-from align.pipeline.config_problems import alternatives, dotted, explain, section_in, shown
-from align.pipeline.core_yaml import Key
 from align.policy.config import ModelConfig
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-class ConfigError(UserError):
-    """One line for each problem in the config."""
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -36,7 +32,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     directory; all are absolute in the result. Raises ConfigError.
     """
     file = find_config(path)
-    tree, lines = _read(file)
+    tree, lines = core_yaml.read(file)
     tree = _absolute(tree, RunConfig, file.parent)
     places = {key: f"{file}:{line}" for key, line in lines.items()}
     for override in overrides:
@@ -49,7 +45,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         # JSON in strict mode: text is no number and true is not 1, but a list may be a tuple.
         return RunConfig.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, tree, places, file))) from None
+        raise ConfigError("\n".join(explain(error, tree, places, file, RunConfig))) from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -65,21 +61,6 @@ def find_config(path: Path | str) -> Path:
     if str(path) in shipped:
         return shipped[str(path)]
     raise ConfigError(f"{path}: no such config file; those that ship are {', '.join(shipped)}")
-
-
-def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    try:
-        tree, lines = core_yaml.parse(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: is not UTF-8 text: {error.reason}") from None
-    except yaml.YAMLError as error:
-        line, text = core_yaml.problem(error)
-        raise ConfigError(f"{file}:{line}: {text}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}:1: must hold keys such as `name: demo`, not {shown(tree)}")
-    return tree, lines
 
 
 def _parse_override(override: str) -> tuple[Key, Any]:

@@ -16,9 +16,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from align.data.config import Section
+from align.data.config_problems import section_in
+from align.data.core_yaml import dump
 from align.pipeline.config import RunConfig
-from align.pipeline.config_problems import section_in
-from align.pipeline.core_yaml import dump
 
 DOCS = Path(__file__).parent.parent / "docs"
 BOUNDS = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from align.pipeline import cli, core_yaml
+from align.data import core_yaml
+from align.pipeline import cli
 from align.pipeline.loading import load_config
 
 CONFIG = "name: some\ndata:\n  prompts:\n    - {format: demo, rows: 3}\n"

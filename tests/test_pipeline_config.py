@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from align.data.config_problems import section_in
 from align.pipeline import reference
 from align.pipeline.config import RunConfig
-from align.pipeline.config_problems import section_in
 
 
 def config(**sections: object) -> RunConfig:

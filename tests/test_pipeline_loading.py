@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from align.data.errors import UserError
-from align.pipeline import core_yaml
+from align.data import core_yaml
+from align.data.errors import ConfigError, UserError
 from align.pipeline.config import STAGES, RunConfig
 from align.pipeline.inputs import check_inputs
-from align.pipeline.loading import ConfigError, dump_config, load_config
+from align.pipeline.loading import dump_config, load_config
 
 Write = Callable[[str], Path]
 

@@ -6,9 +6,13 @@ A key that stands twice in one mapping is an error: YAML would silently keep the
 """
 
 import re
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+
+from align.data.errors import ConfigError
+from align.data.messages import shown
 
 Key: TypeAlias = tuple[str | int, ...]
 """Where a value stands: section names and list positions, outermost first."""
@@ -47,6 +51,23 @@ def _decimal(loader: CoreLoader, node: yaml.ScalarNode) -> int:
 
 
 CoreLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The keys that a file holds, and the line of each. Raises ConfigError."""
+    try:
+        tree, lines = parse(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 text: {error.reason}") from None
+    except yaml.YAMLError as error:
+        line, text = problem(error)
+        raise ConfigError(f"{file}:{line}: {text}") from None
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else shown(tree)
+        raise ConfigError(f"{file}:1: must hold keys such as `name: demo`, not {found}")
+    return tree, lines
 
 
 def parse(text: str) -> tuple[Any, dict[Key, int]]:

@@ -1,4 +1,4 @@
-"""Pydantic's complaints about a config, as lines that a person can act on.
+"""Pydantic's complaints about a YAML file, as lines that a person can act on.
 
 Each line says the place (`file:line`, or the `--set` text), the key, what is wrong and the value.
 """
@@ -13,23 +13,24 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from align.data.config import Section
-from align.pipeline.config import RunConfig
-from align.pipeline.core_yaml import Key
+from align.data.core_yaml import Key
 
 Places: TypeAlias = dict[Key, str]
 """Where each key was said: `file:line`, or the `--set` text."""
 
 
-def explain(error: ValidationError, tree: Any, places: Places, file: Path) -> list[str]:
-    """One line for each key that has a problem, in the order of the config's sections.
+def explain(
+    error: ValidationError, tree: Any, places: Places, file: Path, root: type[Section]
+) -> list[str]:
+    """One line for each key that has a problem, in the order of the sections.
 
-    `tree` is what the user wrote, as plain data.
+    `tree` is what the user wrote, as plain data, and `root` the section that it should have been.
     """
     problems: dict[Key, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         problems.setdefault(_key(detail, tree), []).append(detail)
     return [
-        f"{_place(key, places, file)}: {_named(key, _what_is_wrong(details))}"
+        f"{_place(key, places, file)}: {_named(key, _what_is_wrong(details, root))}"
         for key, details in problems.items()
     ]
 
@@ -59,7 +60,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _what_is_wrong(details: Sequence[ErrorDetails]) -> str:
+def _what_is_wrong(details: Sequence[ErrorDetails], root: type[Section]) -> str:
     """`details` are several where the key may hold one of several types, and holds none of them."""
     first = details[0]
     if first["type"] == "value_error":
@@ -67,7 +68,8 @@ def _what_is_wrong(details: Sequence[ErrorDetails]) -> str:
     if first["type"] == "missing":
         return "is missing"
     if first["type"] == "extra_forbidden":
-        return _unknown_key(str(first["loc"][-1]), _section_at(first["loc"][:-1]).model_fields)
+        section = _section_at(first["loc"][:-1], root)
+        return _unknown_key(str(first["loc"][-1]), section.model_fields)
     allowed = " or ".join(dict.fromkeys(map(_allowed, details)))
     return f"must {allowed}, not {shown(first['input'])}"
 
@@ -86,9 +88,11 @@ def _unknown_key(name: str, known: Mapping[str, object]) -> str:
     return f"unknown key; {hint}"
 
 
-def _section_at(loc: Sequence[str | int]) -> type[Section]:
-    """The section at `loc`, which also has list positions and pydantic's names for union parts."""
-    section: type[Section] = RunConfig
+def _section_at(loc: Sequence[str | int], section: type[Section]) -> type[Section]:
+    """The section at `loc` in `section`.
+
+    `loc` also has list positions and pydantic's names for the parts of a union.
+    """
     for part in loc:
         if isinstance(part, str) and part in section.model_fields:
             section = section_in(section.model_fields[part].annotation) or section

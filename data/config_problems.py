@@ -6,7 +6,6 @@ Each line says the place (`file:line`, or the `--set` text), the key, what is wr
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from pydantic import ValidationError
@@ -16,12 +15,10 @@ from align.data.config import Section
 from align.data.core_yaml import Key
 
 Places: TypeAlias = dict[Key, str]
-"""Where each key was said: `file:line`, or the `--set` text."""
+"""Where each key was said: `file:line`, or the `--set` text. The empty key is the file itself."""
 
 
-def explain(
-    error: ValidationError, tree: Any, places: Places, file: Path, root: type[Section]
-) -> list[str]:
+def explain(error: ValidationError, tree: Any, places: Places, root: type[Section]) -> list[str]:
     """One line for each key that has a problem, in the order of the sections.
 
     `tree` is what the user wrote, as plain data, and `root` the section that it should have been.
@@ -30,7 +27,7 @@ def explain(
     for detail in error.errors(include_url=False):
         problems.setdefault(_key(detail, tree), []).append(detail)
     return [
-        f"{_place(key, places, file)}: {_named(key, _what_is_wrong(details, root))}"
+        f"{_place(key, places)}: {_named(key, _what_is_wrong(details, root))}"
         for key, details in problems.items()
     ]
 
@@ -115,12 +112,10 @@ def _key(detail: ErrorDetails, tree: Any) -> Key:
     return loc
 
 
-def _place(key: Key, places: Places, file: Path) -> str:
+def _place(key: Key, places: Places) -> str:
     """Where `key`, or the section that it is missing from, was said."""
-    for length in range(len(key), 0, -1):
-        if key[:length] in places:
-            return places[key[:length]]
-    return str(file)
+    said = (key[:length] for length in range(len(key), -1, -1) if key[:length] in places)
+    return places[next(said)]
 
 
 def _named(key: Key, text: str) -> str:

@@ -34,7 +34,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     file = find_config(path)
     tree, lines = core_yaml.read(file)
     tree = _absolute(tree, RunConfig, file.parent)
-    places = {key: f"{file}:{line}" for key, line in lines.items()}
+    places = {(): str(file)} | {key: f"{file}:{line}" for key, line in lines.items()}
     for override in overrides:
         key, value = _parse_override(override)
         _apply(tree, key, value, override)
@@ -45,7 +45,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         # JSON in strict mode: text is no number and true is not 1, but a list may be a tuple.
         return RunConfig.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, tree, places, file, RunConfig))) from None
+        raise ConfigError("\n".join(explain(error, tree, places, RunConfig))) from None
 
 
 def dump_config(config: RunConfig) -> str:

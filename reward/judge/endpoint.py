@@ -98,7 +98,6 @@ class EndpointJudge:
                         declined[key] = str(result)
                     else:
                         failure = failure or result
-                        stop.set()
             finally:
                 stop.set()  # also on Ctrl-C: what has not begun must not begin
         if failure is not None:
@@ -126,7 +125,10 @@ class EndpointJudge:
         try:
             text = post(self.endpoint, "chat/completions", body, stop)
             return read_letters(_top_logprobs(text, self.endpoint), letters)
-        except (Declined, UserError) as error:
+        except Declined as error:
+            return error
+        except UserError as error:
+            stop.set()
             return error
 
 

@@ -115,6 +115,7 @@ def test_the_order_in_which_a_rubric_lists_its_options_changes_nothing(
         assert by_option(other) == pytest.approx(by_option(first), abs=1e-6)
         assert other["reward"] == pytest.approx(first["reward"], abs=1e-6)
         assert other["chosen_option"] == first["chosen_option"]
+        assert other["feedback_id"] == first["feedback_id"]
 
 
 def test_one_order_alone_would_not_be_fair(rubric: Rubric) -> None:

@@ -153,15 +153,14 @@ def read_letters(top: Sequence[tuple[str, float]], letters: int) -> Reply:
     return Reply(logprobs, sum(not values for values in found))
 
 
-def _top_logprobs(text: bytes, endpoint: Endpoint) -> list[tuple[str, float]]:
+def _top_logprobs(text: str, endpoint: Endpoint) -> list[tuple[str, float]]:
     """The likeliest first tokens of a chat completion. Raises: UserError for anything else."""
     try:
         choice: Any = json.loads(text)["choices"][0]
     except (ValueError, LookupError, TypeError):
-        start = shown(text[:200].decode(errors="replace"))
         raise UserError(
-            f"{endpoint.url}: replied with no chat completion but {start}: is that the address of "
-            "an OpenAI-compatible server, with its version (.../v1)?"
+            f"{endpoint.url}: replied with no chat completion but {shown(text[:200])}: is that the "
+            "address of an OpenAI-compatible server, with its version (.../v1)?"
         ) from None
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]

@@ -96,7 +96,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def post(endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Event) -> bytes:
+def post(endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Event) -> str:
     """The server's reply. `stop`, once set, ends the waiting between tries.
 
     Raises: Declined; UserError if the server is down, slow beyond the deadline, or refuses us.
@@ -118,20 +118,20 @@ def post(endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Ev
             pause = max(busy.wait, wait * random.uniform(0.5, 1))  # not all workers at once
             if time.monotonic() + pause >= end or stop.wait(pause):
                 raise UserError(
-                    f"{request.full_url}: no answer within {endpoint.deadline:g} s ({tries} tries, "
-                    f"the last: {busy}): is the server up, and quick enough?"
+                    f"{request.full_url}: no answer within {endpoint.deadline:g} s (try "
+                    f"{tries}: {busy}): is the server up, and quick enough?"
                 ) from None
         wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _one_try(
     request: urllib.request.Request, endpoint: Endpoint, key: str | None, end: float
-) -> bytes:
+) -> str:
     opener = urllib.request.build_opener(_NoRedirect)
     timeout = min(endpoint.timeout, max(end - time.monotonic(), 0.001))
     try:
         with opener.open(request, timeout=timeout) as reply:
-            return _read(reply, end)
+            return _without(key, _read(reply, end).decode(errors="replace"))
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(error, endpoint, key) from None
@@ -155,7 +155,7 @@ def _read(reply: http.client.HTTPResponse, end: float) -> bytes:
 
 def _refusal(error: urllib.error.HTTPError, endpoint: Endpoint, key: str | None) -> Exception:
     """What an HTTP status means to us."""
-    reason = _without(key, f"HTTP {error.code} {_reason(error)}".strip())
+    reason = f"HTTP {error.code} {_reason(error, key)}".strip()
     if error.code in BUSY or error.code >= 500:
         asked = error.headers.get("Retry-After", "")
         return _Busy(reason, float(asked) if asked.isdecimal() else 0.0)
@@ -170,7 +170,7 @@ def _refusal(error: urllib.error.HTTPError, endpoint: Endpoint, key: str | None)
     return UserError(f"{endpoint.url}: {reason}: {remedy}")
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(error: urllib.error.HTTPError, key: str | None) -> str:
     """What the server says, in one short line."""
     try:
         text = error.read1(CHUNK).decode(errors="replace")
@@ -178,9 +178,9 @@ def _reason(error: urllib.error.HTTPError) -> str:
         return ""
     with suppress(ValueError, KeyError, TypeError):  # most send JSON
         text = json.loads(text)["error"]["message"]
-    return " ".join(str(text).split())[:200]
+    return _without(key, " ".join(str(text).split()))[:200]
 
 
 def _without(key: str | None, text: str) -> str:
-    """Some servers quote the key that they refuse."""
+    """Some servers quote the key that they refuse, or all that they were sent."""
     return text.replace(key, "***") if key else text

@@ -86,8 +86,9 @@ def judge_answers(
     letters_NPK = letters_NPK[good]
     logprobs_NK = option_logprobs(letters_NPK, orders_PK, content_free_PK)
     records = [
-        _record(exchanges[place], logprobs_K, judge.id, rubric, origin, manner)
-        | {"n_permutations": len(orders_PK)}
+        _header(exchanges[place], judge.id, rubric, origin, manner)
+        | _verdict(exchanges[place].prompt_class, rubric, logprobs_K)
+        | {"judge_id": judge.id, "n_permutations": len(orders_PK)}
         for place, logprobs_K in zip(good, logprobs_NK, strict=True)
     ]
     mass = letter_mass(letters_NPK) if good else 0.0
@@ -110,16 +111,11 @@ def _problems(replies: Replies, orders: int) -> dict[int, str]:
     return found
 
 
-def _record(
-    exchange: Exchange,
-    logprobs_K: Floats,
-    judge_id: str,
-    rubric: Rubric,
-    origin: Origin,
-    manner: Manner,
+def _header(
+    exchange: Exchange, judge_id: str, rubric: Rubric, origin: Origin, manner: Manner
 ) -> Record:
-    options = rubric.by_id
-    rewards_K = np.array([option.rewards[exchange.prompt_class] for option in options])
+    version = f"{rubric.id}/{rubric.version}"
+    sheet = rubric.model_dump() | {"options": [option.model_dump() for option in rubric.by_id]}
     return judged(
         "rbrm",
         exchange.prompt,
@@ -127,15 +123,19 @@ def _record(
         origin,
         judge_id=judge_id,
         criterion=rubric.criterion,
-        guideline_version=f"{rubric.id}/{rubric.version}"
-        + (", calibrated" if manner.calibrated else ""),
+        guideline_version=f"{version}, calibrated" if manner.calibrated else version,
         gold=exchange.gold,
-        asked=[rubric.model_dump(), exchange.prompt_class, asdict(manner)],
-    ) | {
+        asked=[sheet, exchange.prompt_class, asdict(manner)],
+    )
+
+
+def _verdict(prompt_class: PromptClass, rubric: Rubric, logprobs_K: Floats) -> Record:
+    options = rubric.by_id
+    rewards_K = np.array([option.rewards[prompt_class] for option in options])
+    return {
         "rubric_id": rubric.id,
         "rubric_version": rubric.version,
-        "judge_id": judge_id,
-        "prompt_class": exchange.prompt_class,
+        "prompt_class": prompt_class,
         "option_ids": [option.id for option in options],
         "option_logprobs": logprobs_K.tolist(),
         "chosen_option": options[int(logprobs_K.argmax())].id,

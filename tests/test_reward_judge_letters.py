@@ -11,6 +11,7 @@ from align.reward.judge.letters import (
     expected_reward,
     letter_mass,
     letter_orders,
+    letter_picks,
     option_logprobs,
 )
 
@@ -108,3 +109,12 @@ def test_the_expected_reward_by_hand() -> None:
 
 def test_the_letter_mass_is_what_all_letters_have_together() -> None:
     assert letter_mass(np.log([[[0.2, 0.1], [0.4, 0.3]]])) == pytest.approx(0.5)
+
+
+def test_a_judge_of_options_picks_every_letter_equally_often_and_a_judge_of_letters_one() -> None:
+    orders = letter_orders(4, 4, seed=0)
+    likes_option_2 = np.where(orders == 2, -0.1, -3.0)[None]
+    assert letter_picks(likes_option_2) == [1, 1, 1, 1]
+    likes_b = np.tile([-3.0, -0.1, -3.0, -3.0], (2, 4, 1))
+    assert letter_picks(likes_b) == [0, 8, 0, 0]
+    assert letter_picks(likes_b[:0]) == [0, 0, 0, 0]

@@ -204,7 +204,7 @@ def test_an_answer_that_cannot_be_judged_has_a_problem_and_the_others_a_record(
     assert found.problems == {1: "too long"} and len(found.records) == 2
     assert all(np.isfinite(record["reward"]) for record in found.records)
     none = judge_answers(fake, rubric, [REFUSED], ORIGIN, CIRCLE)
-    assert none.records == [] and none.letter_mass == 0
+    assert none.records == [] and none.letter_mass == 0 and none.letter_picks == [0, 0, 0, 0]
 
 
 def test_a_judge_that_says_nothing_about_nothing_cannot_be_calibrated(rubric: Rubric) -> None:

@@ -66,5 +66,12 @@ def letter_mass(letters_NPK: Floats) -> float:
     return float(np.exp(letters_NPK).sum(axis=2).mean())
 
 
+def letter_picks(letters_NPK: Floats) -> list[int]:
+    """How often each letter was the likeliest, (K). Over balanced orders a judge that reads the
+    options picks all letters about equally often, whatever it thinks of the answers."""
+    picks = letters_NPK.argmax(axis=2).ravel()
+    return [int(count) for count in np.bincount(picks, minlength=letters_NPK.shape[2])]
+
+
 def _logsumexp(x: Floats, axis: int) -> Floats:
     return np.logaddexp.reduce(x, axis=axis, keepdims=True)

@@ -21,6 +21,7 @@ from align.reward.judge.letters import (
     expected_reward,
     letter_mass,
     letter_orders,
+    letter_picks,
     option_logprobs,
 )
 from align.reward.judge.records import Origin, judged
@@ -61,6 +62,8 @@ class Judgements(NamedTuple):
     """Why an exchange has no record, by its place."""
     letter_mass: float
     """Mean probability of replying with a letter at all; near 0, the judge did not understand."""
+    letter_picks: list[int]
+    """How often each letter was the likeliest; far from equal, the judge reads no options."""
     floored: int
     """Letters whose log-probability the judge did not tell."""
 
@@ -92,7 +95,7 @@ def judge_answers(
         for place, logprobs_K in zip(good, logprobs_NK, strict=True)
     ]
     mass = letter_mass(letters_NPK) if good else 0.0
-    return Judgements(records, problems, mass, replies.floored)
+    return Judgements(records, problems, mass, letter_picks(letters_NPK), replies.floored)
 
 
 def rubric_question(rubric: Rubric, exchange: Exchange, order: Places) -> list[Message]:

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from align.data.config import FeedbackSource
 from align.data.files import read_rows
-from align.data.importers import llmfao, oasst, pandalm, rbr, truthfulqa_judge
+from align.data.importers import (
+    arena,
+    argilla,
+    hh,
+    label_studio,
+    llmfao,
+    oasst,
+    pandalm,
+    rbr,
+    trl,
+    truthfulqa_judge,
+    ultrafeedback,
+)
 from align.data.importers.header import Located
 from align.data.invariants import records_problems
 from align.data.rejects import Rejects
@@ -42,7 +54,24 @@ READERS: dict[str, Callable[[Path, Rejects], Iterator[Located]]] = {
     "pandalm": pandalm.read,
     "rbr": rbr.read,
     "truthfulqa_judge": truthfulqa_judge.read,
+    "ultrafeedback": ultrafeedback.read,
 }
+# The layouts that many tools write: the source says what a file cannot.
+LAYOUTS: dict[str, Callable[[Path, Rejects, FeedbackSource], Iterator[Located]]] = {
+    "argilla": argilla.read,
+    "arena": arena.read,
+    "hh": hh.read,
+    "label_studio": label_studio.read,
+    "trl": trl.read,
+}
+
+
+def reader_of(source: FeedbackSource) -> Callable[[Path, Rejects], Iterator[Located]]:
+    """What reads a source's format."""
+    if source.format not in LAYOUTS:
+        return READERS[source.format]
+    read = LAYOUTS[source.format]
+    return lambda path, rejects: read(path, rejects, source)
 
 
 def read_feedback(
@@ -56,7 +85,7 @@ def read_feedback(
     found: list[Found] = []
     for source in sources:
         if source.path is not None:
-            mine = list(_valid(source.path, READERS[source.format], rejects))
+            mine = list(_valid(source.path, reader_of(source), rejects))
             if not mine:
                 raise rejects.no_good_row(source.path)
             found += mine if source.rows is None else _taken(mine, source.rows)

@@ -11,7 +11,7 @@ from align.data.schemas import Record
 
 Located = tuple[Path, int, Record]  # the file and line that a record came from
 
-UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # none of the exports says when people judged
+UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # where the export does not say when people judged
 
 
 def header(
@@ -21,7 +21,7 @@ def header(
     completions: list[list[Message]],
     *,
     source: str,
-    license: str,
+    license: str | None,
     annotator_id: str,
     annotator_kind: str = "human",
     guideline_version: str,
@@ -30,6 +30,9 @@ def header(
     completion_ids: list[str] | None = None,
     generator_ids: Sequence[str | None] | None = None,
     display_order: list[int] | None = None,
+    created_at: datetime = UNKNOWN_TIME,
+    duration_s: float | None = None,
+    gold: bool = False,
 ) -> Record:
     """The fields that every kind of feedback has; ids follow from the texts where not given."""
     return {
@@ -47,11 +50,11 @@ def header(
         "annotator_id": annotator_id,
         "annotator_kind": annotator_kind,
         "guideline_version": guideline_version,
-        "created_at": UNKNOWN_TIME,
-        "duration_s": None,
+        "created_at": created_at,
+        "duration_s": duration_s,
         "source": source,
         "license": license,
-        "gold": False,
+        "gold": gold,
     }
 
 

@@ -4,16 +4,13 @@ A stage that has not run, or a file that is broken, is one line on the page, nev
 torch here: `align report` answers at once, on a machine without an accelerator.
 """
 
-import os
 import platform
-from dataclasses import dataclass
 from functools import partial
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from align.data.errors import UserError
+from align.pipeline.page import UNKNOWN, Headline, percent, write_page
 from align.pipeline.progress import duration
 from align.pipeline.report_stages import (
     command_for_evaluation,
@@ -26,20 +23,7 @@ from align.pipeline.report_stages import (
 from align.pipeline.results import Comparison, PolicyEvaluation, Summary, read_result
 
 COMPARISONS = 16
-MAX_CHARACTERS = 2000
-"""Longer texts are cut on the page, so that it stays small enough to mail."""
-
 PACKAGES = ("align-rlhf", "torch", "transformers", "trl", "deepspeed", "ray", "peft", "pyarrow")
-UNKNOWN = "—"
-
-
-@dataclass
-class Headline:
-    """A number in large type."""
-
-    label: str
-    value: str
-    hint: str
 
 
 def write_report(run_dir: Path) -> Path:
@@ -49,24 +33,12 @@ def write_report(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no run directory: give the folder that `align run` wrote")
-    html = _render(run_dir)
     path = run_dir / "report.html"
-    temporary = run_dir / "report.html.tmp"
-    # The name of a directory may hold bytes that are not UTF-8.
-    temporary.write_bytes(html.encode("utf-8", errors="replace"))
-    os.replace(temporary, path)
-    return path
-
-
-def _render(run_dir: Path) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shown"] = _shown
-    source = resources.files("align.pipeline").joinpath("report.html.jinja").read_text("utf-8")
     headlines, notes = _headlines(run_dir)
     comparisons, comparison_notes = _comparisons(run_dir)
-    return environment.from_string(source).render(
+    write_page(
+        path,
+        "report.html.jinja",
         name=run_dir.resolve().name,
         headlines=headlines,
         notes=notes,
@@ -80,6 +52,7 @@ def _render(run_dir: Path) -> str:
         config=_config_text(run_dir / "config.yaml"),
         versions=_versions(),
     )
+    return path
 
 
 def _headlines(run_dir: Path) -> tuple[list[Headline], list[str]]:
@@ -93,10 +66,10 @@ def _headlines(run_dir: Path) -> tuple[list[Headline], list[str]]:
     total = max(summary.seconds.get("total", 0.0), sum(by_stage.values()))
     stages = [f"{name}\N{NO-BREAK SPACE}{duration(value)}" for name, value in by_stage.items()]
     headlines = [
-        Headline("Reward model accuracy", _percent(summary.rm_accuracy), "on held-out pairs"),
-        Headline("PPO preferred to SFT", _percent(summary.win_rate), "of held-out prompts"),
+        Headline("Reward model accuracy", percent(summary.rm_accuracy), "on held-out pairs"),
+        Headline("PPO preferred to SFT", percent(summary.win_rate), "of held-out prompts"),
         Headline("Drift from SFT", _number(summary.kl), "KL in nats per answer"),
-        Headline("Variety kept", _percent(summary.distinct2_ratio), "distinct-2 of SFT's"),
+        Headline("Variety kept", percent(summary.distinct2_ratio), "distinct-2 of SFT's"),
         Headline("Time", duration(total) if total else UNKNOWN, " · ".join(stages) or "by stage"),
     ]
     return headlines, notes
@@ -116,24 +89,8 @@ def _config_text(path: Path) -> str | None:
     return path.read_text("utf-8", errors="replace") if path.is_file() else None
 
 
-def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
-
-
 def _number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
-
-
-def _shown(text: str) -> str:
-    """A text as the page shows it: cut, and with its control characters visible."""
-    cut = text[:MAX_CHARACTERS]
-    if len(cut) < len(text):
-        cut += f" … ({len(text) - len(cut)} more characters)"
-    # HTML has no form for most of these; U+2400 and on are their pictures.
-    return "".join(
-        chr(0x2400 + ord(letter)) if ord(letter) < 32 and letter not in "\n\t" else letter
-        for letter in cut
-    )
 
 
 def _versions() -> dict[str, str]:

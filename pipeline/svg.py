@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from warnings import catch_warnings, filterwarnings
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -51,12 +52,19 @@ class Plot:
     svg: Markup
 
 
-def draw_plot(title: str, description: str, draw: Callable[[Axes], None]) -> Plot:
-    """Let `draw` fill one pair of axes; `description` is what a screen reader says."""
+def draw_plot(
+    title: str, description: str, draw: Callable[[Axes], None], height: float = 2.8
+) -> Plot:
+    """Let `draw` fill one pair of axes; `description` is what a screen reader says.
+
+    A plot is 4.6 wide, and `height` is in the same unit: inches, before the page scales it.
+    """
     buffer = BytesIO()
     # The salt keeps the ids of clip paths apart between the plots of one page.
-    with rc_context(STYLE | {"svg.hashsalt": title}):  # type: ignore[arg-type]
-        figure = Figure(figsize=(4.6, 2.8))
+    with rc_context(STYLE | {"svg.hashsalt": title}), catch_warnings():  # type: ignore[arg-type]
+        # Texts stay texts, and the page's fonts have more glyphs than matplotlib's.
+        filterwarnings("ignore", "Glyph .* missing from font")
+        figure = Figure(figsize=(4.6, height))
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return Plot(title, _for_the_page(buffer.getvalue().decode(), description))

@@ -1,0 +1,183 @@
+"""The page about feedback, and its plots, say in words what the numbers say."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.data.importers.header import header
+from align.data.messages import assistant, user
+from align.data.schemas import FEEDBACK, Record, completed
+from align.pipeline.feedback_page import write_feedback_page
+from align.pipeline.feedback_plots import (
+    RatingInterval,
+    agreement_matrix,
+    biases,
+    rating_intervals,
+    votes_per_annotator,
+)
+from align.reward.feedback_statistics import Agreement, Rate, statistics_of
+
+HOSTILE = "<script>alert(1)</script> & $x_$ \u202e\u05e9\u05dc\u05d5\u05dd\u202c \u4f60"
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects their names and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.tags.add(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: Any) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += f"{data} "
+
+
+def vote(place: int, outcome: str, annotator: str = "ann", **changes: Any) -> Record:
+    made = header(
+        "comparison",
+        f"f{place}",
+        user(f"Hi {place % 5}"),
+        [assistant("long answer"), assistant("short")],
+        source="ours",
+        license=None,
+        annotator_id=annotator,
+        guideline_version="1",
+    ) | {"outcome": outcome}
+    return completed(made | changes, FEEDBACK["comparison"])
+
+
+def page_of(folder: Path, records: list[Record], **more: Any) -> Page:
+    found = statistics_of(records)
+    plots = [
+        agreement_matrix(found.agreement),
+        biases(found.longer_won, found.first_won),
+        *([votes_per_annotator(found.by_annotator)] if records else []),
+    ]
+    write_feedback_page(folder / "x.html", "study", found, plots, **more)
+    html = (folder / "x.html").read_text("utf-8")
+    assert not re.search(r'(src|href)="(?!#)|@import|url\((?!#)', html)  # nothing from elsewhere
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert page.open == []
+    return page
+
+
+def test_the_page_shows_counts_rates_and_plots(tmp_path: Path) -> None:
+    votes = [vote(i, "aab"[i % 3], f"w{i % 2}", display_order=[0, 1]) for i in range(30)]
+    page = page_of(tmp_path, [*votes, vote(99, "tie", duration_s=7.0)])
+    text = " ".join(page.text.split())
+    assert "Records 31 on 5 prompts" in text and "Annotators 3 10.3 records each" in text
+    assert "Longer won 66.7 % of 30 decided pairs" in text
+    assert "First shown won 66.7 % of 30 decided comparisons" in text
+    assert "Ties 3.2 % of 31 pairs" in text and "Median time 7 s" in text
+    assert "w0 15 48.4 %" in text
+    assert {"svg", "figure", "table"} <= page.tags
+
+
+def test_names_are_shown_as_text(tmp_path: Path) -> None:
+    records = [vote(0, "a", HOSTILE, source=HOSTILE), vote(5, "b", "other")]
+    page = page_of(tmp_path, records, notes=[HOSTILE])
+    assert "script" not in page.tags and page.text.count(HOSTILE) >= 3
+
+
+def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
+    text = " ".join(page_of(tmp_path, []).text.split())
+    assert "Records 0 on 0 prompts" in text and "First shown won — not recorded" in text
+    assert "nan" not in text
+
+
+def test_a_long_table_names_the_busiest_and_counts_the_rest(tmp_path: Path) -> None:
+    records = [vote(i, "a", f"worker-{i // 2:03}") for i in range(60)]
+    text = page_of(tmp_path, records).text
+    assert "worker-019" in text and "and 10 more with 20 records" in text
+
+
+@pytest.mark.parametrize(
+    ("second", "title"),
+    [
+        (RatingInterval("B", 900, 850, 950), "A is ahead with 1100"),
+        (
+            RatingInterval("B", 1000, 900, 1060),
+            "A is ahead with 1100, but the intervals of 1 of 1 others reach into its own",
+        ),
+    ],
+)
+def test_the_best_player_is_named_with_how_sure_that_is(second: RatingInterval, title: str) -> None:
+    plot = rating_intervals([second, RatingInterval("A", 1100, 1050, 1150)], "Elo")
+    assert plot.title == title
+    assert "A 1100, 1050 to 1150; B" in plot.svg  # the best first
+
+
+def test_one_player_alone_is_drawn() -> None:
+    assert rating_intervals([RatingInterval("A", 0.0, 0.0, 0.0)], "Elo").title == (
+        "A is ahead with 0"
+    )
+
+
+def test_sixty_players_have_a_taller_plot_and_long_names_are_cut() -> None:
+    name = "begin" + "x" * 50 + "end"
+    many = [RatingInterval(f"{name}{i}", i, i - 1, i + 1) for i in range(60)]
+    tall, short = rating_intervals(many, "Elo").svg, rating_intervals(many[:5], "Elo").svg
+    heights = [float(re.findall(r'viewBox="0 0 \S+ (\S+)"', svg)[0]) for svg in (tall, short)]
+    assert heights[0] > 4 * heights[1]
+    assert "beginxxxxxxxx…xxxxxxxxend59" in re.sub(r">\s+", ">", tall).split("</svg>")[0]
+
+
+MATRIX = Agreement(
+    ["s-w-1", "s-w-2", "s-w-3"],
+    [[0, 10, 10], [10, 0, 0], [10, 0, 0]],
+    [[0, 9, 3], [9, 0, 0], [3, 0, 0]],
+)
+
+
+def test_the_matrix_names_who_agrees_least_and_leaves_out_who_never_met() -> None:
+    plot = agreement_matrix(MATRIX)
+    assert plot.title == "Two annotators agree on 60% of what both judged; s-w-3 least, on 30%"
+    assert "1 and 2 90% of 10; 1 and 3 30% of 10." in plot.svg
+    assert plot.svg.count("n = 10") == 4 and "s-w-…" in plot.svg
+
+
+def test_a_large_matrix_has_no_numbers_in_its_cells() -> None:
+    count = 12
+    n = [[0 if a == b else 5 for b in range(count)] for a in range(count)]
+    plot = agreement_matrix(Agreement([f"w{i}" for i in range(count)], n, n))
+    assert plot.title == "Two annotators agree on 100% of what both judged"
+    assert "n = 5" not in plot.svg and "larger: more judged by both" in plot.svg
+
+
+def test_biases_are_said_in_words_where_they_are_known() -> None:
+    longer, first = Rate(100, 0.67, 0.57, 0.75), Rate(50, 0.5, 0.37, 0.63)
+    assert biases(longer, first).title == (
+        "The longer answer won 67% of the time, the one shown first won 50% of the time"
+    )
+    assert biases(None, first).title == "The one shown first won 50% of the time"
+    assert biases(None, None).title == "Nothing was decided"
+
+
+@pytest.mark.parametrize(
+    ("counts", "title"),
+    [
+        ({"a": 6, "b": 3, "c": 2}, "1 of 3 annotators gave half of the judgements"),
+        ({"a": 4, "b": 3, "c": 2, "d": 2}, "2 of 4 annotators gave half of the judgements"),
+        ({"a": 3, "b": 3}, "2 annotators gave 3 judgements each"),
+        ({"a": 1500}, "One annotator gave all 1,500 judgements"),
+    ],
+)
+def test_votes_say_how_evenly_the_work_was_shared(counts: dict[str, int], title: str) -> None:
+    assert votes_per_annotator(counts).title == title

@@ -386,11 +386,20 @@ def test_a_longer_battle_needs_the_same_answers_before_the_last(tmp_path: Path) 
         conversation_a=shared + assistant("A"), conversation_b=shared + assistant("B"), turn=2
     )
     other = [*user("Hi"), *assistant("No?"), *user("Why?"), *assistant("B")]
-    apart = battle(conversation_a=shared + assistant("A"), conversation_b=other, question_id="q2")
+    apart = battle(conversation_a=shared + assistant("A"), conversation_b=other, turn=2)
     (record,) = read(tmp_path, jsonl(tmp_path, same, apart), format="arena")
     assert record["prompt"] == shared
     ((line, field, reason),) = rejected(tmp_path)
     assert (line, field) == (2, "conversation_b") and "differ before the last answer" in reason
+
+
+def test_answers_after_the_judged_turn_are_left_out(tmp_path: Path) -> None:
+    more = [*user("Why?"), *assistant("Because.")]
+    row = battle(judge="gpt4_pair", question_id=81)
+    longer = {name: row[name] + more for name in ("conversation_a", "conversation_b")}
+    (record,) = read(tmp_path, jsonl(tmp_path, row | longer), format="arena")
+    assert record["prompt"] == user("Hi") and record["completions"][0] == assistant("A")
+    assert record["annotator_kind"] == "model" and record["display_order"] is None
 
 
 def test_a_battle_without_judge_id_or_time_is_kept(tmp_path: Path) -> None:
@@ -407,6 +416,8 @@ def test_a_battle_without_judge_id_or_time_is_kept(tmp_path: Path) -> None:
     [
         ({"winner": "model_c"}, "winner"),
         ({"judge": None}, "judge"),
+        ({"turn": 2}, "turn"),
+        ({"turn": "1"}, "turn"),
         ({"tstamp": "yesterday"}, "tstamp"),
         ({"tstamp": 1e30}, "tstamp"),
         ({"conversation_a": user("Hi")}, "conversation_a"),

@@ -234,6 +234,13 @@ def test_a_task_without_answers_is_set_aside(tmp_path: Path) -> None:
         read(tmp_path, "label_studio", task(data={"prompt": "Hi", "text": "A"}))
 
 
+def test_answers_of_one_name_are_never_mixed_up(tmp_path: Path) -> None:
+    twice = [{"id": "x", "body": "A"}, {"id": "x", "body": "B"}]
+    row = task(annotation(), data={"prompt": "Hi", "items": twice})
+    with pytest.raises(DataError, match="items: two answers of this task are called x"):
+        read(tmp_path, "label_studio", row)
+
+
 def test_argilla_labels_that_name_answers_are_comparisons_by_person(tmp_path: Path) -> None:
     given = {"better": [said("response2"), said("tie", "u2"), said("response1", "u3")]}
     records = read(tmp_path, "argilla", argilla(given))

@@ -54,7 +54,12 @@ def task_of(data: Row, fields: TaskFields | None) -> Task:
     """The task in an export's `data`. Raises: BadRow."""
     fields = fields or TaskFields()
     names = fields.completions or [name for name in data if name.startswith(ANSWER_FIELDS)]
-    answers = {key: turns for name in names for key, turns in _answers(data, name)}
+    answers: dict[str, list[Message]] = {}
+    for name in names:
+        for label, turns in _answers(data, name):
+            if label in answers:
+                raise BadRow(name, f"two answers of this task are called {label}")
+            answers[label] = turns
     if not answers:
         raise BadRow("fields.completions", f"no field is an answer; found {shown(list(data))}")
     return Task(prompt_of(data, fields.prompt), answers)

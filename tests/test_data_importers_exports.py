@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from align.data.atomic import write_parquet
 from align.data.config import FeedbackSource
 from align.data.errors import DataError
 from align.data.feedback import read_feedback
@@ -391,6 +393,15 @@ def test_a_longer_battle_needs_the_same_answers_before_the_last(tmp_path: Path) 
     assert record["prompt"] == shared
     ((line, field, reason),) = rejected(tmp_path)
     assert (line, field) == (2, "conversation_b") and "differ before the last answer" in reason
+
+
+def test_a_parquet_file_of_battles_may_have_real_times(tmp_path: Path) -> None:
+    time = datetime(2023, 4, 24, 15, 53, 11, 500_000)
+    path = tmp_path / "x.parquet"
+    write_parquet(path, pa.Table.from_pylist([battle(tstamp=time)]))
+    (from_parquet,) = read(tmp_path, path, format="arena")
+    (from_jsonl,) = read(tmp_path, jsonl(tmp_path, battle()), format="arena")
+    assert from_parquet == from_jsonl
 
 
 def test_answers_after_the_judged_turn_are_left_out(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def _comparison(row: Row, source: FeedbackSource) -> Iterator[Record]:
     prompt, first, second = shared_prompt(ours, theirs, "conversation_b")
     judge = text(row, "judge") if "judge" in row else "voters"
     is_model = judge.startswith("gpt")
-    battle = sha256_of([row.get("question_id"), players, ours, theirs, row.get("tstamp")])[:32]
+    time = time_of(row, "tstamp")
+    battle = sha256_of([row.get("question_id"), players, ours, theirs, time.isoformat()])[:32]
     yield header(
         "comparison",
         f"arena-{battle}-{judge}",
@@ -52,7 +53,7 @@ def _comparison(row: Row, source: FeedbackSource) -> Iterator[Record]:
         criterion=source.criterion or "overall",
         generator_ids=players,
         display_order=None if is_model else [0, 1],
-        created_at=time_of(row, "tstamp"),
+        created_at=time,
     ) | {"outcome": outcome, "strength": None, "player_a": players[0], "player_b": players[1]}
 
 

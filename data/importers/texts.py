@@ -60,13 +60,16 @@ def shared_prompt(
 
 
 def time_of(row: Row, name: str) -> datetime:
-    """ISO text or seconds since 1970; `UNKNOWN_TIME` where there is none. Raises: BadRow."""
+    """ISO text, a datetime or seconds since 1970, in UTC where no zone is given.
+
+    `UNKNOWN_TIME` where there is none. Raises: BadRow.
+    """
     value = row.get(name)
     if value is None:
         return UNKNOWN_TIME
     try:
-        if isinstance(value, str):
-            time = datetime.fromisoformat(value)
+        if isinstance(value, str | datetime):
+            time = datetime.fromisoformat(value) if isinstance(value, str) else value
             return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)

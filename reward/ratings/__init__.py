@@ -1,0 +1,1 @@
+"""Ratings from battles: pure numpy, which knows nothing of records. Arrays in, arrays out."""

@@ -1,0 +1,207 @@
+"""The log-posterior of Bradley-Terry parameters, and its Newton steps.
+
+A row of counts depends on its parameters through d = s_i - s_j + gamma position alone. So the
+information on strengths is a weighted Laplacian of the graph of pairs that met, bordered by a
+column for gamma and one for the tie parameter: a matrix for few players, and for many a product
+that takes one pass over the pairs and never N^2 doubles.
+
+Shapes: N players, P rows of counts, R resamples (1 where there is one data set), M parameters:
+strengths s_N, then gamma if fitted, then the tie parameter if the model has one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from align.reward.ratings.battles import Counts, Floats, Ints
+from align.reward.ratings.outcomes import LIKELIHOODS, RowDerivatives, TieModel
+
+DENSE_UP_TO = 2_000  # parameters; a matrix of 32 MB, solved in a fraction of a second
+RESIDUAL = 1e-10  # of conjugate gradients, relative to the right-hand side
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is fitted to which counts. The counts may be resampled: of shape (R, P)."""
+
+    counts: Counts
+    ties: TieModel
+    position: bool
+    """Whether gamma is fitted."""
+
+    @property
+    def parameters(self) -> int:
+        """M."""
+        return self.counts.players + self.position + (self.ties != "half_win")
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The log-posterior at `theta_RM`, its gradient, and what its curvature is made of."""
+
+    theta_RM: Floats
+    value_R: Floats
+    gradient_RM: Floats
+    rows: RowDerivatives
+
+
+def split(model: Model, theta_RM: Floats) -> tuple[Floats, Floats, Floats]:
+    """Strengths (R, N), gamma (R, 1) and tie parameter (R, 1); 0 for what is not fitted."""
+    players = model.counts.players
+    zero = np.zeros((len(theta_RM), 1))
+    gamma_R1 = theta_RM[:, players : players + 1] if model.position else zero
+    tie_R1 = theta_RM[:, -1:] if model.ties != "half_win" else zero
+    return theta_RM[:, :players], gamma_R1, tie_R1
+
+
+def evaluate(model: Model, theta_RM: Floats, precision_RM: Floats) -> Posterior:
+    """Log-likelihood less precision theta^2 / 2, which is a normal prior around 0."""
+    counts = model.counts
+    _, _, tie_R1 = split(model, theta_RM)
+    rows = LIKELIHOODS[model.ties](
+        _differences(model, theta_RM), tie_R1, counts.wins_P, counts.losses_P, counts.ties_P
+    )
+    return Posterior(
+        theta_RM,
+        rows.value.sum(axis=1) - (precision_RM * theta_RM**2).sum(axis=1) / 2,
+        _to_parameters(model, rows.by_d, rows.by_t) - precision_RM * theta_RM,
+        rows,
+    )
+
+
+def newton_step(model: Model, at: Posterior, precision_RM: Floats) -> Floats:
+    """The inverse of the information times the gradient. Shape (R, M)."""
+    if model.parameters > DENSE_UP_TO:
+        return conjugate_gradients(model, at.rows, precision_RM, at.gradient_RM)
+    information_RMM = information_matrix(model, at.rows, precision_RM)
+    strengths = slice(model.counts.players)
+    information_RMM[:, strengths, strengths] += _stiffness(model, at.rows)[:, :, None]
+    return np.linalg.solve(information_RMM, at.gradient_RM[:, :, None])[:, :, 0]
+
+
+def information_matrix(model: Model, rows: RowDerivatives, precision_RM: Floats) -> Floats:
+    """Minus the second derivatives of the log-posterior. Shape (R, M, M).
+
+    For the strengths it is H = sum n_ij p (1 - p) (e_i - e_j)(e_i - e_j)^T, plus the precision.
+    """
+    counts, players = model.counts, model.counts.players
+    resamples, parameters = precision_RM.shape
+    cell_P = counts.i_P * players + counts.j_P
+    above_RNN = _sum_by(cell_P, rows.by_dd, players**2).reshape(
+        len(rows.by_dd), players, players
+    )
+    laplacian_RNN = -above_RNN - above_RNN.swapaxes(1, 2)
+    every = np.arange(players)
+    laplacian_RNN[:, every, every] -= laplacian_RNN.sum(axis=2)
+
+    information_RMM = np.zeros((resamples, parameters, parameters))
+    information_RMM[:, :players, :players] = laplacian_RNN
+    for column in range(players, parameters):
+        unit_1M = np.eye(1, parameters, column)
+        border_RM = _information_times(model, rows, unit_1M)
+        information_RMM[:, column, :] = information_RMM[:, :, column] = border_RM
+    diagonal = np.arange(parameters)
+    information_RMM[:, diagonal, diagonal] += precision_RM
+    return information_RMM
+
+
+def conjugate_gradients(
+    model: Model, rows: RowDerivatives, precision_RM: Floats, right_RM: Floats
+) -> Floats:
+    """Solves information x = right, with the diagonal as preconditioner. Shape (R, M).
+
+    `rows` and `precision` of one data set serve any number of right-hand sides, which must have
+    nothing in the direction in which all strengths move together.
+    """
+    stiffness_R1 = _stiffness(model, rows)
+    players = model.counts.players
+    scale_RM = 1 / np.maximum(_diagonal(model, rows) + precision_RM, np.finfo(np.float64).tiny)
+    x_RM, residual_RM = np.zeros_like(right_RM), right_RM
+    direction_RM = scale_RM * residual_RM
+    energy_R1 = _dot(residual_RM, direction_RM)
+    enough_R1 = energy_R1 * RESIDUAL**2
+    for _ in range(10 * model.parameters):
+        if (energy_R1 <= enough_R1).all():
+            break
+        product_RM = _information_times(model, rows, direction_RM) + precision_RM * direction_RM
+        along_R1 = direction_RM[:, :players].sum(axis=1, keepdims=True)
+        product_RM[:, :players] += stiffness_R1 * along_R1
+        length_R1 = _ratio(energy_R1, _dot(direction_RM, product_RM))
+        x_RM = x_RM + length_R1 * direction_RM
+        residual_RM = residual_RM - length_R1 * product_RM
+        before_R1, energy_R1 = energy_R1, _dot(residual_RM, scale_RM * residual_RM)
+        direction_RM = scale_RM * residual_RM + _ratio(energy_R1, before_R1) * direction_RM
+    return x_RM
+
+
+def _differences(model: Model, theta_RM: Floats) -> Floats:
+    """d = s_i - s_j + gamma position. Shape (R, P)."""
+    counts = model.counts
+    strengths_RN, gamma_R1, _ = split(model, theta_RM)
+    difference_RP = strengths_RN[:, counts.i_P] - strengths_RN[:, counts.j_P]
+    return difference_RP + gamma_R1 * counts.position_P if model.position else difference_RP
+
+
+def _to_parameters(model: Model, by_d_RP: Floats, by_t_RP: Floats) -> Floats:
+    """The transpose: from derivatives by d and t of every row to those by the parameters."""
+    counts = model.counts
+    gain_RN = _sum_by(counts.i_P, by_d_RP, counts.players)
+    loss_RN = _sum_by(counts.j_P, by_d_RP, counts.players)
+    parts = [gain_RN - loss_RN]
+    if model.position:
+        parts.append((by_d_RP * counts.position_P).sum(axis=1, keepdims=True))
+    if model.ties != "half_win":
+        parts.append(by_t_RP.sum(axis=1, keepdims=True))
+    return np.concatenate(parts, axis=1)
+
+
+def _information_times(model: Model, rows: RowDerivatives, vector_RM: Floats) -> Floats:
+    """Information of the data, without the prior, times a vector. Shape (R, M)."""
+    d_RP = _differences(model, vector_RM)
+    if model.ties == "half_win":
+        return _to_parameters(model, rows.by_dd * d_RP, rows.by_dt)
+    _, _, t_R1 = split(model, vector_RM)
+    return _to_parameters(
+        model, rows.by_dd * d_RP + rows.by_dt * t_R1, rows.by_dt * d_RP + rows.by_tt * t_R1
+    )
+
+
+def _diagonal(model: Model, rows: RowDerivatives) -> Floats:
+    counts = model.counts
+    parts = [
+        _sum_by(counts.i_P, rows.by_dd, counts.players)
+        + _sum_by(counts.j_P, rows.by_dd, counts.players)
+    ]
+    if model.position:
+        parts.append((rows.by_dd * counts.position_P**2).sum(axis=1, keepdims=True))
+    if model.ties != "half_win":
+        parts.append(rows.by_tt.sum(axis=1, keepdims=True))
+    return np.concatenate(parts, axis=1)
+
+
+def _sum_by(group_P: Ints, value_RP: Floats, groups: int) -> Floats:
+    """Sums of the values of each group. Shape (R, groups)."""
+    resamples = len(value_RP)
+    if resamples > 1:
+        group_P = (group_P + groups * np.arange(resamples)[:, None]).ravel()
+    summed = np.bincount(group_P, value_RP.ravel(), minlength=groups * resamples)
+    return summed.reshape(resamples, groups)
+
+
+def _stiffness(model: Model, rows: RowDerivatives) -> Floats:
+    """What to add to the information of every two strengths. Shape (R, 1).
+
+    The likelihood does not change as all strengths move together, and a gradient has nothing but
+    rounding errors in that direction: stiffening it makes the system regular and no step longer.
+    """
+    degrees_R1 = 2 * rows.by_dd.sum(axis=1, keepdims=True)
+    return np.where(degrees_R1 > 0, degrees_R1, 1.0) / max(model.counts.players, 1) ** 2
+
+
+def _dot(left_RM: Floats, right_RM: Floats) -> Floats:
+    return (left_RM * right_RM).sum(axis=1, keepdims=True)
+
+
+def _ratio(above_R1: Floats, below_R1: Floats) -> Floats:
+    """0 where a system is solved and its direction has vanished."""
+    return np.divide(above_R1, below_R1, out=np.zeros_like(above_R1), where=below_R1 > 0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+CELLS_PER_BATTLE = 16  # as long as a table of all values is no larger than this, it is used
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Counts:
 def count_battles(battles: Battles, by_position: bool = False) -> Counts:
     """Rows sorted by i, then j, then position. `by_position` keeps apart who was shown first."""
     key_P, wins_P, losses_P, ties_P = _tally(_pair_keys(battles, by_position), _codes(battles))
-    i_P, j_P, position_P = _pairs_of_keys(key_P, battles.players)
+    pair_P, position_P = np.divmod(key_P, 3) if by_position else (key_P, np.ones_like(key_P))
+    i_P, j_P = np.divmod(pair_P, max(battles.players, 1))
+    position_P = (position_P - 1).astype(np.float64)
     return Counts(battles.players, i_P, j_P, position_P, wins_P, losses_P, ties_P)
 
 
@@ -101,19 +104,14 @@ def count_by_cluster(battles: Battles, by_position: bool = False) -> ClusterCoun
 
 
 def _pair_keys(battles: Battles, by_position: bool) -> Ints:
-    """One number for each row of the counts: ((i N + j) 3) + position + 1. Shape (B,)."""
+    """One number for each row of the counts: i N + j, or (i N + j) 3 + position + 1. Shape (B,)."""
     low_B = np.minimum(battles.first_B, battles.second_B)
     high_B = np.maximum(battles.first_B, battles.second_B)
-    pair_B: Ints = (low_B * battles.players + high_B) * 3 + 1
-    if by_position and battles.shown_first_B is not None:
-        pair_B += np.where(low_B == battles.first_B, 1, -1) * battles.shown_first_B
-    return pair_B
-
-
-def _pairs_of_keys(key_P: Ints, players: int) -> tuple[Ints, Ints, Floats]:
-    pair_P, position_P = np.divmod(key_P, 3)
-    i_P, j_P = np.divmod(pair_P, max(players, 1))
-    return i_P, j_P, (position_P - 1).astype(np.float64)
+    pair_B = low_B * battles.players + high_B
+    if not by_position:
+        return pair_B
+    shown_first_B = 0 if battles.shown_first_B is None else battles.shown_first_B
+    return pair_B * 3 + 1 + np.where(low_B == battles.first_B, shown_first_B, -shown_first_B)
 
 
 def _codes(battles: Battles) -> Ints:
@@ -124,8 +122,7 @@ def _codes(battles: Battles) -> Ints:
 
 def _tally(key_B: Ints, code_B: Ints) -> tuple[Ints, Floats, Floats, Floats]:
     """The distinct keys in order, with their wins, losses and ties. Shapes (G,)."""
-    # A plain sort of whole numbers is several times faster than a sort that keeps the order.
-    cell, size = np.unique(key_B << 2 | code_B, return_counts=True)
+    cell, size = _occurrences(key_B << 2 | code_B)
     key, code = cell >> 2, cell & 3
     starts = np.diff(key, prepend=-1) > 0
     group = np.cumsum(starts) - 1
@@ -134,3 +131,12 @@ def _tally(key_B: Ints, code_B: Ints) -> tuple[Ints, Floats, Floats, Floats]:
         for outcome in (0, 1, 2)
     )
     return key[starts], wins_G, losses_G, ties_G
+
+
+def _occurrences(value_B: Ints) -> tuple[Ints, Ints]:
+    """The distinct values in order, and how often each occurs."""
+    if value_B.max(initial=0) < CELLS_PER_BATTLE * len(value_B):
+        sizes = np.bincount(value_B)  # several times faster than the sort that `unique` is
+        values = np.flatnonzero(sizes)
+        return values, sizes[values]
+    return np.unique(value_B, return_counts=True)

@@ -22,7 +22,7 @@ from align.reward.ratings.battles import (
 )
 from align.reward.ratings.bradley_terry import FALLBACK_PRIOR_SD, Fit, maximise, prior_precision
 from align.reward.ratings.connectivity import strongly_connected, wins_digraph
-from align.reward.ratings.posterior import DENSE_UP_TO, Model, split
+from align.reward.ratings.posterior import MATRIX_UP_TO, Model, split
 
 CHUNK = 2**22  # doubles held at once for each array
 
@@ -92,7 +92,7 @@ def _resampled(
 
 def _resamples_at_once(model: Model, by_cluster: ClusterCounts | None) -> int:
     groups = 0 if by_cluster is None else len(by_cluster.row_G)
-    matrix = model.parameters**2 if model.parameters <= DENSE_UP_TO else model.parameters
+    matrix = model.parameters**2 if model.parameters <= MATRIX_UP_TO else model.parameters
     return max(CHUNK // max(groups, matrix, 3 * len(model.counts.i_P), 1), 1)
 
 
@@ -114,9 +114,9 @@ def _draw_clusters(
     times_RG = times_RC[:, by_cluster.cluster_G]
     cell_RG = by_cluster.row_G + rows * np.arange(size)[:, None]
     wins_RP, losses_RP, ties_RP = (
-        np.bincount(
-            cell_RG.ravel(), (times_RG * tally_G).ravel(), minlength=size * rows
-        ).reshape(size, rows)
+        np.bincount(cell_RG.ravel(), (times_RG * tally_G).ravel(), minlength=size * rows).reshape(
+            size, rows
+        )
         for tally_G in by_cluster.tallies_G
     )
     return replace(counts, wins_P=wins_RP, losses_P=losses_RP, ties_P=ties_RP)

@@ -16,13 +16,21 @@ import numpy as np
 from align.reward.ratings.battles import Counts, Floats
 from align.reward.ratings.connectivity import Connectivity, connectivity
 from align.reward.ratings.outcomes import TieModel
-from align.reward.ratings.posterior import Model, Posterior, evaluate, newton_step, split
+from align.reward.ratings.posterior import (
+    Model,
+    Posterior,
+    evaluate,
+    newton_step,
+    split,
+)
 
 FALLBACK_PRIOR_SD = 2.5  # nats; weakly informative for log-odds, after Gelman et al. 2008
 NUISANCE_PRIOR_SD = 10.0
-"""Prior of gamma and the tie parameter, worth a twenty-fifth of a battle. It keeps them finite where
-the data alone would not: only ties, no ties, or an annotator who always takes the first."""
-STEP = 1e-9  # nats; Newton's error after such a step is of the order of its square
+"""Prior of gamma and the tie parameter, worth a twenty-fifth of a battle. Keeps them finite where
+data alone would not: only ties, no ties, or an annotator who always takes the first."""
+STEP = 1e-6
+"""Nats. A step this long changes the weights p (1 - p) by a millionth, and so what Newton's method
+leaves to do is a millionth of a step: the error is of the order of 1e-12."""
 MAX_STEPS = 200
 
 
@@ -68,7 +76,7 @@ def fit(
     if prior_sd is None and not linked.estimate_exists:
         prior_sd, note = FALLBACK_PRIOR_SD, _why_prior(linked, FALLBACK_PRIOR_SD)
     precision_1M = prior_precision(model, np.array([prior_sd or np.inf]))
-    at = maximise(model, precision_1M, np.zeros((1, model.parameters)))
+    at = maximise(model, precision_1M, _first_guess(model))
     theta_M = at.theta_RM[0]
     _, gamma_R1, tie_R1 = split(model, at.theta_RM)
     return Fit(
@@ -105,6 +113,20 @@ def prior_precision(model: Model, prior_sd_R: Floats) -> Floats:
     return precision_RM
 
 
+def _first_guess(model: Model) -> Floats:
+    """The log-odds of each player's score, as if all opponents were alike. Shape (1, M)."""
+    counts, players = model.counts, model.counts.players
+    score_P = counts.wins_P + counts.ties_P / 2
+    score_N = np.bincount(counts.i_P, score_P, minlength=players)
+    score_N += np.bincount(counts.j_P, counts.battles_P - score_P, minlength=players)
+    battles_N = np.bincount(counts.i_P, counts.battles_P, minlength=players)
+    battles_N += np.bincount(counts.j_P, counts.battles_P, minlength=players)
+    guess_1M = np.zeros((1, model.parameters))
+    guess_1M[0, :players] = np.log((score_N + 0.5) / (battles_N - score_N + 0.5))
+    guess_1M[0, :players] -= guess_1M[0, :players].mean() if players else 0.0
+    return guess_1M
+
+
 def _climb(model: Model, at: Posterior, step_RM: Floats, precision_RM: Floats) -> Posterior:
     """As far along the step as the log-posterior does not fall."""
     length_R1 = np.ones((len(step_RM), 1))
@@ -137,4 +159,6 @@ def _why_prior(linked: Connectivity, prior_sd: float) -> str:
     why = f"wins link the players into {strong} groups instead of one"
     if weak > 1:
         why += f", and {weak} groups never met, whose ratings cannot be compared"
-    return f"no maximum likelihood estimate exists: {why}; strengths have the prior N(0, {prior_sd}^2)"
+    return (
+        f"no maximum likelihood estimate exists: {why}; strengths have the prior N(0, {prior_sd}^2)"
+    )

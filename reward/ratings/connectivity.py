@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from align.reward.ratings.battles import Counts, Floats, Ints
 
+CROWDED = 30  # edges a player
+
 
 @dataclass(frozen=True)
 class Connectivity:
@@ -45,7 +47,9 @@ def connectivity(counts: Counts) -> Connectivity:
     return Connectivity(strong_components(counts.players, *both_ways), strong_N)
 
 
-def wins_digraph(counts: Counts, wins_P: Floats, losses_P: Floats, ties_P: Floats) -> tuple[Ints, Ints]:
+def wins_digraph(
+    counts: Counts, wins_P: Floats, losses_P: Floats, ties_P: Floats
+) -> tuple[Ints, Ints]:
     """An edge from each winner to each player it beat: (source_E, target_E)."""
     up, down = wins_P + ties_P > 0, losses_P + ties_P > 0
     source_E = np.concatenate([counts.i_P[up], counts.j_P[down]])
@@ -65,11 +69,12 @@ def strong_components(players: int, source_E: Ints, target_E: Ints) -> Ints:
     label_N = np.full(players, -1, dtype=np.int64)
     if not players:
         return label_N
-    # Nearly always one component holds nearly everybody: two vectorised searches find it, and the
-    # player by player search below has little left to do.
-    busiest = int(np.bincount(source_E, minlength=players).argmax())
-    forth_N = _reachable(busiest, players, source_E, target_E)
-    label_N[forth_N & _reachable(busiest, players, target_E, source_E)] = players
+    if len(source_E) > CROWDED * players:
+        # Nearly always one component holds nearly everybody: two vectorised searches of a few
+        # levels find it, and the search player by player has little left to do.
+        busiest = int(np.bincount(source_E, minlength=players).argmax())
+        forth_N = _reachable(busiest, players, source_E, target_E)
+        label_N[forth_N & _reachable(busiest, players, target_E, source_E)] = players
     rest_N = label_N < 0
     rest_E = rest_N[source_E] & rest_N[target_E]
     rest = np.flatnonzero(rest_N).tolist()
@@ -82,9 +87,10 @@ def _reachable(start: int, players: int, source_E: Ints, target_E: Ints) -> NDAr
     """Breadth-first search, one whole level at a time. Shape (N,)."""
     reached_N = np.zeros(players, dtype=np.bool_)
     reached_N[start] = True
-    while (leads_on_E := reached_N[source_E]).any():
-        reached_N[target_E[leads_on_E]] = True
-        source_E, target_E = source_E[~leads_on_E], target_E[~leads_on_E]
+    before, now = 0, 1
+    while before < now < players:
+        reached_N[target_E[reached_N[source_E]]] = True
+        before, now = now, int(reached_N.sum())
     return reached_N
 
 

@@ -117,9 +117,10 @@ def outcome_probabilities(
 def _log_sigmoid(x: Floats) -> tuple[Floats, Floats, Floats]:
     """log sigma(x), sigma(x) and sigma(-x), from one exponential that cannot overflow."""
     small = np.exp(-np.abs(x))
-    large_share, small_share = 1 / (1 + small), small / (1 + small)
+    large_share = 1 / (1 + small)
+    small_share, likely = small * large_share, x >= 0
     return (
-        np.minimum(x, 0) - np.log1p(small),
-        np.where(x >= 0, large_share, small_share),
-        np.where(x >= 0, small_share, large_share),
+        np.minimum(x, 0) + np.log(large_share),
+        np.where(likely, large_share, small_share),
+        np.where(likely, small_share, large_share),
     )

@@ -9,6 +9,7 @@ Shapes: N players, P rows of counts, R resamples (1 where there is one data set)
 strengths s_N, then gamma if fitted, then the tie parameter if the model has one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from align.reward.ratings.battles import Counts, Floats, Ints
 from align.reward.ratings.outcomes import LIKELIHOODS, RowDerivatives, TieModel
 
-DENSE_UP_TO = 2_000  # parameters; a matrix of 32 MB, solved in a fraction of a second
+ELIMINATE_UP_TO = 300  # parameters; beyond, conjugate gradients are faster than elimination
+MATRIX_UP_TO = 2_000  # parameters; a matrix of 32 MB. Beyond, there is never one
 RESIDUAL = 1e-10  # of conjugate gradients, relative to the right-hand side
 
 
@@ -71,11 +73,11 @@ def evaluate(model: Model, theta_RM: Floats, precision_RM: Floats) -> Posterior:
 
 def newton_step(model: Model, at: Posterior, precision_RM: Floats) -> Floats:
     """The inverse of the information times the gradient. Shape (R, M)."""
-    if model.parameters > DENSE_UP_TO:
+    if model.parameters > ELIMINATE_UP_TO:
         return conjugate_gradients(model, at.rows, precision_RM, at.gradient_RM)
     information_RMM = information_matrix(model, at.rows, precision_RM)
     strengths = slice(model.counts.players)
-    information_RMM[:, strengths, strengths] += _stiffness(model, at.rows)[:, :, None]
+    information_RMM[:, strengths, strengths] += _stiffness(model, at.rows, precision_RM)[:, :, None]
     return np.linalg.solve(information_RMM, at.gradient_RM[:, :, None])[:, :, 0]
 
 
@@ -87,15 +89,13 @@ def information_matrix(model: Model, rows: RowDerivatives, precision_RM: Floats)
     counts, players = model.counts, model.counts.players
     resamples, parameters = precision_RM.shape
     cell_P = counts.i_P * players + counts.j_P
-    above_RNN = _sum_by(cell_P, rows.by_dd, players**2).reshape(
-        len(rows.by_dd), players, players
-    )
-    laplacian_RNN = -above_RNN - above_RNN.swapaxes(1, 2)
+    above_RNN = _sum_by(cell_P, rows.by_dd, players**2).reshape(len(rows.by_dd), players, players)
+    information_RMM = np.zeros((resamples, parameters, parameters))
+    laplacian_RNN = information_RMM[:, :players, :players]
+    laplacian_RNN -= above_RNN
+    laplacian_RNN -= above_RNN.swapaxes(1, 2)
     every = np.arange(players)
     laplacian_RNN[:, every, every] -= laplacian_RNN.sum(axis=2)
-
-    information_RMM = np.zeros((resamples, parameters, parameters))
-    information_RMM[:, :players, :players] = laplacian_RNN
     for column in range(players, parameters):
         unit_1M = np.eye(1, parameters, column)
         border_RM = _information_times(model, rows, unit_1M)
@@ -108,14 +108,14 @@ def information_matrix(model: Model, rows: RowDerivatives, precision_RM: Floats)
 def conjugate_gradients(
     model: Model, rows: RowDerivatives, precision_RM: Floats, right_RM: Floats
 ) -> Floats:
-    """Solves information x = right, with the diagonal as preconditioner. Shape (R, M).
+    """Solves information x = right (Hestenes and Stiefel 1952). Shape (R, M).
 
-    `rows` and `precision` of one data set serve any number of right-hand sides, which must have
-    nothing in the direction in which all strengths move together.
+    The diagonal is the preconditioner. `rows` and `precision` of one data set serve any number of
+    right-hand sides. Without a prior these must have nothing in the direction in which all
+    strengths move together.
     """
-    stiffness_R1 = _stiffness(model, rows)
-    players = model.counts.players
-    scale_RM = 1 / np.maximum(_diagonal(model, rows) + precision_RM, np.finfo(np.float64).tiny)
+    times, diagonal_RM = _information_product(model, rows, precision_RM)
+    scale_RM = 1 / np.maximum(diagonal_RM, np.finfo(np.float64).tiny)
     x_RM, residual_RM = np.zeros_like(right_RM), right_RM
     direction_RM = scale_RM * residual_RM
     energy_R1 = _dot(residual_RM, direction_RM)
@@ -123,15 +123,33 @@ def conjugate_gradients(
     for _ in range(10 * model.parameters):
         if (energy_R1 <= enough_R1).all():
             break
-        product_RM = _information_times(model, rows, direction_RM) + precision_RM * direction_RM
-        along_R1 = direction_RM[:, :players].sum(axis=1, keepdims=True)
-        product_RM[:, :players] += stiffness_R1 * along_R1
+        product_RM = times(direction_RM)
         length_R1 = _ratio(energy_R1, _dot(direction_RM, product_RM))
         x_RM = x_RM + length_R1 * direction_RM
         residual_RM = residual_RM - length_R1 * product_RM
         before_R1, energy_R1 = energy_R1, _dot(residual_RM, scale_RM * residual_RM)
         direction_RM = scale_RM * residual_RM + _ratio(energy_R1, before_R1) * direction_RM
     return x_RM
+
+
+def _information_product(
+    model: Model, rows: RowDerivatives, precision_RM: Floats
+) -> tuple[Callable[[Floats], Floats], Floats]:
+    """The stiffened information as a product with a vector of shape (R, M), and its diagonal."""
+    players = model.counts.players
+    stiffness_R1 = _stiffness(model, rows, precision_RM)
+    if model.parameters <= MATRIX_UP_TO:
+        matrix_RMM = information_matrix(model, rows, precision_RM)
+        matrix_RMM[:, :players, :players] += stiffness_R1[:, :, None]
+        diagonal_RM = np.diagonal(matrix_RMM, axis1=1, axis2=2)
+        return lambda vector_RM: (matrix_RMM @ vector_RM[:, :, None])[:, :, 0], diagonal_RM
+
+    def times(vector_RM: Floats) -> Floats:
+        product_RM = _information_times(model, rows, vector_RM) + precision_RM * vector_RM
+        product_RM[:, :players] += stiffness_R1 * vector_RM[:, :players].sum(axis=1, keepdims=True)
+        return product_RM
+
+    return times, _diagonal(model, rows) + precision_RM
 
 
 def _differences(model: Model, theta_RM: Floats) -> Floats:
@@ -188,14 +206,15 @@ def _sum_by(group_P: Ints, value_RP: Floats, groups: int) -> Floats:
     return summed.reshape(resamples, groups)
 
 
-def _stiffness(model: Model, rows: RowDerivatives) -> Floats:
+def _stiffness(model: Model, rows: RowDerivatives, precision_RM: Floats) -> Floats:
     """What to add to the information of every two strengths. Shape (R, 1).
 
-    The likelihood does not change as all strengths move together, and a gradient has nothing but
-    rounding errors in that direction: stiffening it makes the system regular and no step longer.
+    The likelihood does not change as all strengths move together, and without a prior a gradient
+    has nothing but rounding errors there: stiffness makes the system regular and no step longer.
     """
     degrees_R1 = 2 * rows.by_dd.sum(axis=1, keepdims=True)
-    return np.where(degrees_R1 > 0, degrees_R1, 1.0) / max(model.counts.players, 1) ** 2
+    mean_R1 = np.where(degrees_R1 > 0, degrees_R1, 1.0) / max(model.counts.players, 1) ** 2
+    return np.where(precision_RM[:, :1] > 0, 0.0, mean_R1)
 
 
 def _dot(left_RM: Floats, right_RM: Floats) -> Floats:

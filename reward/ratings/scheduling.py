@@ -42,14 +42,15 @@ def most_informative(
     played_C, information_C, i_C, j_C = _most_urgent(strengths_N, counts, batch)
     if not repeat:
         return i_C, j_C
-    # Pairs are already in order, and so their index settles equal urgencies.
-    waiting = list(zip((-_urgency(played_C, information_C)).tolist(), range(len(i_C)), strict=True))
+    urgency_C = _urgency(played_C, information_C)
+    waiting = list(zip(-urgency_C, i_C.tolist(), j_C.tolist(), range(len(i_C)), strict=True))
+    heapq.heapify(waiting)
     chosen = []
     for _ in range(batch if waiting else 0):
-        _, index = waiting[0]
+        _, i, j, index = waiting[0]
         chosen.append(index)
         played_C[index] += 1
-        heapq.heapreplace(waiting, (-information_C[index] / played_C[index], index))
+        heapq.heapreplace(waiting, (-information_C[index] / played_C[index], i, j, index))
     return i_C[chosen], j_C[chosen]
 
 
@@ -70,9 +71,7 @@ def _most_urgent(
     return best
 
 
-def _candidates(
-    strengths_N: Floats, counts: Counts
-) -> Iterator[tuple[Floats, Floats, Ints, Ints]]:
+def _candidates(strengths_N: Floats, counts: Counts) -> Iterator[tuple[Floats, Floats, Ints, Ints]]:
     """All pairs i < j, some rows of i at a time: (battles played, p (1 - p), i, j)."""
     players = counts.players
     width = max(CHUNK // max(players, 1), 1)

@@ -18,7 +18,7 @@ from align.reward.ratings.battles import Floats, Ints
 from align.reward.ratings.bradley_terry import Fit
 from align.reward.ratings.outcomes import RowDerivatives
 from align.reward.ratings.posterior import (
-    DENSE_UP_TO,
+    MATRIX_UP_TO,
     conjugate_gradients,
     evaluate,
     information_matrix,
@@ -47,7 +47,7 @@ def standard_errors(fit: Fit) -> Floats:
     Who never played has that of the prior.
     """
     players = fit.model.counts.players
-    if players <= DENSE_UP_TO:
+    if players <= MATRIX_UP_TO:
         return np.sqrt(np.maximum(np.diagonal(covariance(fit)), 0))
     return _contrast_errors(fit, np.arange(players))
 
@@ -57,7 +57,7 @@ def difference_errors(fit: Fit, i_Q: Ints, j_Q: Ints) -> Floats:
 
     Only for players of one `connectivity.weak_N` does the difference mean anything.
     """
-    if fit.model.counts.players > DENSE_UP_TO:
+    if fit.model.counts.players > MATRIX_UP_TO:
         return _contrast_errors(fit, i_Q, j_Q)
     cov_NN = covariance(fit)
     return np.sqrt(np.maximum(cov_NN[i_Q, i_Q] + cov_NN[j_Q, j_Q] - 2 * cov_NN[i_Q, j_Q], 0))

@@ -222,7 +222,7 @@ def test_many_players_get_the_same_ratings_without_elimination(
 def test_twenty_thousand_players_need_no_square_of_doubles() -> None:
     generator = np.random.default_rng(0)
     planted = generator.normal(0, 1, 20_000)
-    first = np.tile(np.arange(20_000), 3)
+    first = np.tile(np.arange(20_000), 32)
     second = (first + generator.integers(1, 20_000, len(first))) % 20_000
     chance = 1 / (1 + np.exp(planted[second] - planted[first]))
     outcome = (generator.random(len(first)) < chance).astype(float)
@@ -230,9 +230,9 @@ def test_twenty_thousand_players_need_no_square_of_doubles() -> None:
     fitted = fit(count_battles(Battles(20_000, first, second, outcome)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 200e6, "20,000 squared doubles are 3,200 MB"
+    assert peak < 400e6, "20,000 squared doubles are 3,200 MB"
     assert np.isfinite(fitted.strengths_N).all()
-    assert np.corrcoef(fitted.strengths_N, planted)[0, 1] > 0.65
+    assert np.corrcoef(fitted.strengths_N, planted)[0, 1] > 0.9
 
 
 def test_the_order_of_battles_and_of_the_two_players_does_not_matter() -> None:

@@ -71,9 +71,9 @@ class Counts:
 def count_battles(battles: Battles, by_position: bool = False) -> Counts:
     """Rows sorted by i, then j, then position. `by_position` keeps apart who was shown first."""
     key_P, wins_P, losses_P, ties_P = _tally(_pair_keys(battles, by_position), _codes(battles))
-    pair_P, position_P = np.divmod(key_P, 3) if by_position else (key_P, np.ones_like(key_P))
+    pair_P, place_P = np.divmod(key_P, 3) if by_position else (key_P, np.ones_like(key_P))
     i_P, j_P = np.divmod(pair_P, max(battles.players, 1))
-    position_P = (position_P - 1).astype(np.float64)
+    position_P = (place_P - 1).astype(np.float64)
     return Counts(battles.players, i_P, j_P, position_P, wins_P, losses_P, ties_P)
 
 
@@ -127,7 +127,7 @@ def _tally(key_B: Ints, code_B: Ints) -> tuple[Ints, Floats, Floats, Floats]:
     starts = np.diff(key, prepend=-1) > 0
     group = np.cumsum(starts) - 1
     losses_G, ties_G, wins_G = (
-        np.bincount(group, size * (code == outcome), minlength=int(starts.sum()))
+        np.bincount(group, size * (code == outcome), minlength=int(starts.sum())).astype(np.float64)
         for outcome in (0, 1, 2)
     )
     return key[starts], wins_G, losses_G, ties_G

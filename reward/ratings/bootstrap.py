@@ -114,9 +114,9 @@ def _draw_clusters(
     times_RG = times_RC[:, by_cluster.cluster_G]
     cell_RG = by_cluster.row_G + rows * np.arange(size)[:, None]
     wins_RP, losses_RP, ties_RP = (
-        np.bincount(cell_RG.ravel(), (times_RG * tally_G).ravel(), minlength=size * rows).reshape(
-            size, rows
-        )
+        np.bincount(cell_RG.ravel(), (times_RG * tally_G).ravel(), minlength=size * rows)
+        .reshape(size, rows)
+        .astype(np.float64)
         for tally_G in by_cluster.tallies_G
     )
     return replace(counts, wins_P=wins_RP, losses_P=losses_RP, ties_P=ties_RP)

@@ -78,7 +78,8 @@ def newton_step(model: Model, at: Posterior, precision_RM: Floats) -> Floats:
     information_RMM = information_matrix(model, at.rows, precision_RM)
     strengths = slice(model.counts.players)
     information_RMM[:, strengths, strengths] += _stiffness(model, at.rows, precision_RM)[:, :, None]
-    return np.linalg.solve(information_RMM, at.gradient_RM[:, :, None])[:, :, 0]
+    step_RM = np.linalg.solve(information_RMM, at.gradient_RM[:, :, None])[:, :, 0]
+    return np.asarray(step_RM, dtype=np.float64)
 
 
 def information_matrix(model: Model, rows: RowDerivatives, precision_RM: Floats) -> Floats:
@@ -203,7 +204,7 @@ def _sum_by(group_P: Ints, value_RP: Floats, groups: int) -> Floats:
     if resamples > 1:
         group_P = (group_P + groups * np.arange(resamples)[:, None]).ravel()
     summed = np.bincount(group_P, value_RP.ravel(), minlength=groups * resamples)
-    return summed.reshape(resamples, groups)
+    return summed.astype(np.float64, copy=False).reshape(resamples, groups)
 
 
 def _stiffness(model: Model, rows: RowDerivatives, precision_RM: Floats) -> Floats:
@@ -218,7 +219,8 @@ def _stiffness(model: Model, rows: RowDerivatives, precision_RM: Floats) -> Floa
 
 
 def _dot(left_RM: Floats, right_RM: Floats) -> Floats:
-    return (left_RM * right_RM).sum(axis=1, keepdims=True)
+    products_R1: Floats = (left_RM * right_RM).sum(axis=1, keepdims=True)
+    return products_R1
 
 
 def _ratio(above_R1: Floats, below_R1: Floats) -> Floats:

@@ -75,7 +75,9 @@ def _gauge(fit: Fit, players_Q: Ints) -> Floats:
     group_N = fit.connectivity.weak_N
     size_Q = np.bincount(group_N)[group_N[players_Q]]
     fixed_Q = (size_Q > 1) | (fit.prior_sd is None)
-    return (group_N[players_Q][:, None] == group_N) * (fixed_Q / size_Q)[:, None]
+    same_QN = group_N[players_Q][:, None] == group_N
+    gauge_QN: Floats = same_QN * (fixed_Q / size_Q)[:, None]
+    return gauge_QN
 
 
 def _contrast_errors(fit: Fit, i_Q: Ints, j_Q: Ints | None = None) -> Floats:

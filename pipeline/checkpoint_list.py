@@ -17,6 +17,7 @@ def list_checkpoints(run_dir: Path) -> None:
         (stage, path)
         for stage in STAGES
         for path in sorted((directory.stage(stage) / "checkpoints").glob("step-*"))
+        if path.suffix not in (".writing", ".deleting")  # of a save that goes on or was killed
     ]
     if not found:
         note(f"no checkpoints in {run_dir}: train.save_every and train.save_minutes make them")

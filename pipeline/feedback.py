@@ -47,7 +47,7 @@ def collect(
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
     write_pairs(path, pairs)
-    return pairs
+    return read_pairs(path)  # as a run that goes on will see it: the file has fp32
 
 
 def _simulated(

@@ -26,6 +26,8 @@ def main() -> None:
     # Read when torch is imported. Threads that spin while they wait cost a busy machine half its
     # speed: ranks and rollout workers share the cores, and autograd has threads of its own.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Bars of the libraries below would break into ours.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         code = app(prog_name="align", standalone_mode=False)
     except typer.TyperException as error:  # a wrong option: its exit code is 2

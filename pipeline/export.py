@@ -49,7 +49,10 @@ def publish(
         with published(final) as folder:
             fresh = _fresh_copy(model, state, config)
             if isinstance(fresh, PeftModel):
-                fresh.save_pretrained(str(folder / "adapter"))
+                # A reward model may have got a pad token, and with it a larger embedding. Not
+                # told, peft would look for the base model on the hub to see whether it has.
+                resized = stage == "rm"
+                fresh.save_pretrained(str(folder / "adapter"), save_embedding_layers=resized)
                 fresh = fresh.merge_and_unload()
             fresh.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

@@ -26,10 +26,8 @@ def explain(error: ValidationError, tree: Any, places: Places, root: type[Sectio
     problems: dict[Key, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         problems.setdefault(_key(detail, tree), []).append(detail)
-    return [
-        f"{_place(key, places)}: {_named(key, _what_is_wrong(details, root))}"
-        for key, details in problems.items()
-    ]
+    texts = {key: _what_is_wrong(details, root) for key, details in problems.items()}
+    return [f"{_place(key, text, places)}: {_named(key, text)}" for key, text in texts.items()]
 
 
 def section_in(annotation: Any) -> type[Section] | None:
@@ -112,8 +110,14 @@ def _key(detail: ErrorDetails, tree: Any) -> Key:
     return loc
 
 
-def _place(key: Key, places: Places) -> str:
-    """Where `key`, or the section that it is missing from, was said."""
+def _place(key: Key, text: str, places: Places) -> str:
+    """Where `key`, or the section that it is missing from, was said.
+
+    Of two keys that clash, the one from the command line is the one to look at.
+    """
+    for clashing, place in places.items():
+        if place.startswith("--set ") and len(clashing) > len(key) and dotted(clashing) in text:
+            return place
     said = (key[:length] for length in range(len(key), -1, -1) if key[:length] in places)
     return places[next(said)]
 

@@ -18,6 +18,11 @@ Key: TypeAlias = tuple[str | int, ...]
 """Where a value stands: section names and list positions, outermost first."""
 
 
+MOST_NODES = 100_000
+"""Keys and entries of a config: aliases of aliases can stand for any number of them."""
+LONGEST_NUMBER = 40
+
+
 class CoreLoader(yaml.SafeLoader):
     """A safe loader without YAML 1.1's surprises."""
 
@@ -47,7 +52,12 @@ for _yaml in (CoreLoader, CoreDumper):
 
 
 def _decimal(loader: CoreLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))  # YAML 1.1 would read 010 as eight
+    text = loader.construct_scalar(node)
+    if len(text) > LONGEST_NUMBER:
+        raise yaml.MarkedYAMLError(
+            problem=f"a number of {len(text)} digits", problem_mark=node.start_mark
+        )
+    return int(text)  # YAML 1.1 would read 010 as eight
 
 
 CoreLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
@@ -56,6 +66,8 @@ CoreLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
 def read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """The keys that a file holds, and the line of each. Raises ConfigError."""
     try:
+        if file.exists() and not file.is_file():  # a pipe would never answer
+            raise ConfigError(f"{file}: is no file")
         tree, lines = parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
@@ -80,7 +92,7 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
         node = loader.get_single_node()
         if node is None:
             return None, {}
-        lines = _lines_below(node, ())
+        lines = _lines_below(node)
         return loader.construct_document(node), lines
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
@@ -100,11 +112,16 @@ def problem(error: yaml.YAMLError) -> tuple[int, str]:
     return 1, " ".join(str(error).split())
 
 
-def _lines_below(node: yaml.Node, key: Key) -> dict[Key, int]:
+def _lines_below(root: yaml.Node) -> dict[Key, int]:
     lines: dict[Key, int] = {}
-    for part, line, child in _children(node):
-        lines[(*key, part)] = line
-        lines |= _lines_below(child, (*key, part))
+    waiting: list[tuple[Key, yaml.Node]] = [((), root)]
+    while waiting:
+        key, node = waiting.pop()
+        for part, line, child in _children(node):
+            lines[(*key, part)] = line
+            waiting.append(((*key, part), child))
+        if len(lines) > MOST_NODES:
+            raise yaml.YAMLError(f"more than {MOST_NODES} values")
     return lines
 
 

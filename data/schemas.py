@@ -180,7 +180,10 @@ def _as_time(value: object) -> object:
         except ValueError:
             return value
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:  # the last hours of the year 9999, or the first of the year 1
+            return value.isoformat()
     return value
 
 

@@ -12,7 +12,7 @@ from align.data.errors import UserError
 app = typer.Typer(
     help="From a base language model and raw human judgement to an aligned model.",
     add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -58,6 +58,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def align(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -66,6 +67,9 @@ def align(
     ] = False,
 ) -> None:
     """From a base language model and raw human judgement to an aligned model."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -116,7 +120,7 @@ def _resume_point(resume: str) -> str:
     """`auto`, `never`, or the absolute path of a checkpoint that exists."""
     if resume in ("auto", "never"):
         return resume
-    if not Path(resume).is_dir():
+    if not (Path(resume) / "MANIFEST.json").is_file():
         raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
     return str(Path(resume).absolute())
 
@@ -125,7 +129,7 @@ def _resume_point(resume: str) -> str:
 def evaluate_stage(
     run_dir: RunDir, stage: Annotated[Stage, typer.Option(help="Whose model to evaluate.")]
 ) -> None:
-    """Evaluate the model that a stage left; adds to summary.json."""
+    """Evaluate the model that a stage left; for rm and ppo, summary.json gets the numbers."""
     directory = _existing_run(run_dir)
     from align.pipeline.evaluate import evaluate
 

@@ -94,7 +94,7 @@ class RunConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The run directory is `runs/NAME`, unless `--run-dir` says otherwise."""
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     """Decides every random choice of the run."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

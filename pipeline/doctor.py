@@ -204,7 +204,7 @@ def _config(config: str | None) -> Iterator[Finding]:
         check_inputs(settings, STAGES)
     except UserError as error:
         for problem in str(error).splitlines():
-            yield Finding("config", "fail", problem, "correct it in the file")
+            yield Finding("config", "fail", problem, f"correct {config}, or bring what it names")
         return
     yield Finding("config", "ok", config)
     address = settings.cluster.address

@@ -44,7 +44,8 @@ def evaluate(run_dir: Path, stage: str) -> None:
         numbers = judge(config, directory)
         section(f"{stage}: {directory.final(stage)}")
         for name, value in numbers.items():
-            note(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+            if value is not None:  # who wins is known only where annotators are simulated
+                note(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
         return 0
 
     with locked(directory):

@@ -56,8 +56,11 @@ def dump_config(config: RunConfig) -> str:
 def find_config(path: Path | str) -> Path:
     """`path` itself, or the config of that name that ships with align. Raises ConfigError."""
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
-    if Path(path).exists():
-        return Path(path)
+    try:
+        if Path(path).exists():
+            return Path(path)
+    except OSError as error:  # a name that no file can have
+        raise ConfigError(f"{shown(str(path))}: {error.strerror}") from None
     if str(path) in shipped:
         return shipped[str(path)]
     raise ConfigError(f"{path}: no such config file; those that ship are {', '.join(shipped)}")

@@ -38,10 +38,10 @@ class Models:
         lora, train = config.model.lora, config.train
         self._temperature = config.rollout.temperature
         self._budget = train.micro_batch_tokens
+        check_context(policy_path, config.model, config.data.max_length)
         self.tokenizer = load_tokenizer(policy_path, config.model)
         _check_same_tokens(self.tokenizer, reward_path, config)
         causal: Any = load_causal_lm(policy_path, config.model)
-        check_context(causal, config.data.max_length)
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
         self.policy_model = add_lora(causal, lora, config.seed) if lora else causal

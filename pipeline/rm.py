@@ -44,6 +44,7 @@ from align.reward.reliability import Outcome, summarise
 def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     """Train and publish `rm/final`."""
     source = config.rm.model or directory.need("sft")
+    check_context(source, config.model, config.data.max_length)
     tokenizer = load_tokenizer(source, config.model)
     pairs = ranks.on_main(lambda: collect(config, directory, source, tokenizer))
     train, held_out = encode_groups(pairs, tokenizer, config)
@@ -51,7 +52,6 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
         note(f"{_pairs(train)} pairs in {len(train)} groups to learn, {_pairs(held_out)} held out")
 
     model: Any = load_scalar_model(source, config.model, config.seed)
-    check_context(model, config.data.max_length)
     own_pad_token(tokenizer, model)
     if config.model.lora:
         model = add_lora(model, config.model.lora, config.seed)

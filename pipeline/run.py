@@ -9,6 +9,7 @@ from align.data.errors import UserError
 from align.pipeline import ranks, stopping
 from align.pipeline.checkpoint import make_newest
 from align.pipeline.config import STAGES, RunConfig
+from align.pipeline.engine import check_precision
 from align.pipeline.frozen import changed_settings, is_frozen
 from align.pipeline.launch import Shares, launch
 from align.pipeline.loading import dump_config, load_config
@@ -26,6 +27,8 @@ TITLES = {
 def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume: str) -> int:
     """Run the stages that are not finished yet; the exit code."""
     directory = RunDirectory(run_dir)
+    if config.train.ranks == 1:  # several may run on other machines than this one
+        check_precision(config.train)
     began = time.monotonic()
     with locked(directory):
         _claim(directory, config, resume)
@@ -68,21 +71,21 @@ def _run_on_rank(
 
 def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
     """Store the config, or see that it goes on with what the directory was used for."""
+    begun = tuple(stage for stage in STAGES if directory.has_begun(stage))
+    if begun and resume == "never":
+        raise UserError(f"{directory.path} holds a run: choose another --run-dir, or drop --resume")
     if directory.config.exists():
-        if resume == "never":
-            raise UserError(
-                f"{directory.path} holds a run: choose another --run-dir, or drop --resume"
-            )
-        _compare(directory, load_config(directory.config), config)
+        _compare(directory, begun, load_config(directory.config), config)
     if resume not in ("auto", "never"):
         _go_on_from(Path(resume), directory)
     with written_whole(directory.config) as file:
         file.write(dump_config(config).encode())
 
 
-def _compare(directory: RunDirectory, earlier: RunConfig, now: RunConfig) -> None:
+def _compare(
+    directory: RunDirectory, begun: tuple[str, ...], earlier: RunConfig, now: RunConfig
+) -> None:
     """Say what changed; refuse what would make the stages that have begun another run."""
-    begun = tuple(stage for stage in STAGES if directory.stage(stage).exists())
     for key, (then, new) in changed_settings(earlier, now).items():
         if is_frozen(key, begun):
             raise UserError(

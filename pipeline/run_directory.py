@@ -48,6 +48,11 @@ class RunDirectory:
         """True once the stage's model is published."""
         return self.final(stage).is_dir()
 
+    def has_begun(self, stage: str) -> bool:
+        """True once something that the stage goes on from depends on its settings."""
+        checkpoints = self.stage(stage) / "checkpoints"
+        return self.is_finished(stage) or any(checkpoints.glob("step-*"))
+
     def need(self, stage: str) -> Path:
         """The model of an earlier stage, or how to make it."""
         if not self.is_finished(stage):

@@ -54,6 +54,7 @@ IGNORED = -100
 def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     """Train and publish `sft/final`."""
     source = config.sft.model or config.model.path
+    check_context(source, config.model, config.data.max_length)
     tokenizer = load_tokenizer(source, config.model)
     train, held_out = read_splits(config, directory, tokenizer)
     train_rows = _rows(train, config)
@@ -64,7 +65,6 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
             f"{len(train_rows)} rows in {config.sft.epochs} epochs. Lower sft.batch_size"
         )
     model: Any = load_causal_lm(source, config.model)
-    check_context(model, config.data.max_length)
     if config.model.lora:
         model = add_lora(model, config.model.lora, config.seed)
 
@@ -257,6 +257,11 @@ def read_splits(
             f"a prompt of more than data.max_prompt_length ({config.data.max_prompt_length}) tokens"
         )
     cut = sum(encoded.truncated for encoded in train)
+    if cut == len(train):
+        raise UserError(
+            f"every answer passes data.max_length ({config.data.max_length} tokens, prompt "
+            "included) and would be cut, so none teaches the model to end: raise data.max_length"
+        )
     if ranks.is_main():
         note(
             f"{len(train)} examples to learn, {len(held_out)} held out, {cut} cut at "

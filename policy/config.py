@@ -22,6 +22,12 @@ class LoRAConfig(Section):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the layers that get adapters; `all-linear` leaves out only the output layer."""
 
+    @model_validator(mode="after")
+    def _adapts_something(self) -> "LoRAConfig":
+        if not self.target_modules:
+            raise ValueError("model.lora.target_modules: is empty; name layers, or `all-linear`")
+        return self
+
 
 class ModelConfig(Section):
     """The base language model."""

@@ -29,16 +29,14 @@ UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
 def load_tokenizer(path: str | Path, config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, with a chat template and an EOS token, else a UserError."""
     source = resolve(path)
-    # Only the base model is GGUF: what a stage saves is an ordinary folder.
-    gguf = (
-        {"gguf_file": config.gguf_file}
-        if config.gguf_file and source == resolve(config.path)
-        else {}
-    )
+    gguf = {"gguf_file": config.gguf_file} if _is_gguf(source, config) else {}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **gguf)
     except UNREADABLE as error:
-        raise UserError(f"no tokenizer in {source}: {_first_line(error)}") from error
+        raise UserError(
+            f"no tokenizer in {source}: give a folder with config.json and tokenizer.json, or the "
+            f"id of a model on a hub that can be reached ({_one_line(error)})"
+        ) from error
     if config.chat_template is not None:
         tokenizer.chat_template = _read_template(config.chat_template)
     if tokenizer.chat_template is None:
@@ -55,14 +53,12 @@ def load_causal_lm(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     """A causal language model in fp32 with dropout off."""
     source = resolve(path)
     try:
-        if config.gguf_file and source == resolve(config.path):
+        if _is_gguf(source, config):
             return _load_gguf(source, config)
         stored = AutoConfig.from_pretrained(source)
         return _load(AutoModelForCausalLM, source, stored, config, new=set())
     except UNREADABLE as error:
-        raise UserError(
-            f"cannot load a causal model from {source}: {_first_line(error)}"
-        ) from error
+        raise UserError(f"cannot load a causal model from {source}: {_one_line(error)}") from error
 
 
 def load_scalar_model(path: str | Path, config: ModelConfig, seed: int) -> PreTrainedModel:
@@ -79,9 +75,7 @@ def load_scalar_model(path: str | Path, config: ModelConfig, seed: int) -> PreTr
         new = set() if is_reward_model else {"score.weight"}
         model = _load(AutoModelForSequenceClassification, source, stored, config, new)
     except UNREADABLE as error:
-        raise UserError(
-            f"cannot load a reward model from {source}: {_first_line(error)}"
-        ) from error
+        raise UserError(f"cannot load a reward model from {source}: {_one_line(error)}") from error
     if not is_reward_model:
         weight = model.get_submodule("score").weight
         assert isinstance(weight, Tensor)
@@ -122,16 +116,19 @@ def add_lora(model: PreTrainedModel, lora: LoRAConfig, seed: int) -> PeftModel:
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         torch.manual_seed(seed)
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=modules if isinstance(modules, str) else list(modules),
-                task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
-            ),
-        )
+        try:
+            return get_peft_model(
+                model,
+                LoraConfig(
+                    r=lora.r,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=modules if isinstance(modules, str) else list(modules),
+                    task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+                ),
+            )
+        except ValueError as error:
+            raise UserError(f"model.lora: {_one_line(error)}") from error
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
@@ -146,14 +143,24 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def check_context(model: PreTrainedModel, max_length: int) -> None:
-    """Refuse texts longer than the model can read."""
-    context = model.config.max_position_embeddings
+def check_context(path: str | Path, config: ModelConfig, max_length: int) -> None:
+    """Refuse texts longer than the model can read, before anything is tokenised."""
+    source = resolve(path)
+    gguf = {"gguf_file": config.gguf_file} if _is_gguf(source, config) else {}
+    try:
+        context = AutoConfig.from_pretrained(source, **gguf).max_position_embeddings
+    except UNREADABLE as error:
+        raise UserError(f"no model in {source}: {_one_line(error)}") from error
     if max_length > context:
         raise UserError(
-            f"data.max_length ({max_length}) exceeds the model's context of {context} tokens: "
-            f"set it to {context} or less"
+            f"data.max_length ({max_length}) exceeds the context of {context} tokens of the model "
+            f"in {source}: set it to {context} or less"
         )
+
+
+def _is_gguf(source: str, config: ModelConfig) -> bool:
+    """Only the base model is GGUF: what a stage saves is an ordinary folder."""
+    return config.gguf_file is not None and source == resolve(config.path)
 
 
 def _load(
@@ -204,8 +211,10 @@ def _read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read model.chat_template {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot read model.chat_template {path}: {_one_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _one_line(error: Exception) -> str:
+    """What a library says over several lines, short enough to read."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."

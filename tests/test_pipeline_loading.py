@@ -1,5 +1,7 @@
 """YAML and `--set` become a config; what is wrong is one line with place, key, value and remedy."""
 
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,13 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(write: Write) -> Non
     assert problem(path) == "some.yaml:4: ranks: stands twice, first on line 3"
 
 
+ALIASES = "a: &a [1, 2]\n" + "".join(
+    f"{after}: &{after} [{', '.join(['*' + before] * 9)}]\n"
+    for before, after in itertools.pairwise("abcdefghi")
+)
+"""Each of nine lists holds the one before it nine times: forty million entries in ten lines."""
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -106,6 +115,8 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(write: Write) -> Non
         ("a: 1\n---\nb: 2\n", "some.yaml:2: but found another document"),
         ("? [a]\n: b\n", "some.yaml:1: a key must be text"),
         ("[" * 5000, "some.yaml:1: nested too deeply"),
+        ("name: a\nseed: " + "1" * 5000, "some.yaml:2: a number of 5000 digits"),
+        (ALIASES, "some.yaml:1: more than 100000 values"),
     ],
 )
 def test_broken_yaml_is_one_line_with_its_place(write: Write, text: str, complaint: str) -> None:
@@ -125,8 +136,19 @@ def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="is no file"):
         load_config(tmp_path)
+
+
+def test_a_pipe_is_no_config(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="is no file"):
+        load_config(tmp_path / "pipe")
+
+
+def test_a_name_that_no_file_can_have_is_no_config() -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        load_config("x" * 5000)
 
 
 def test_a_missing_file_names_the_configs_that_ship(tmp_path: Path) -> None:
@@ -205,6 +227,14 @@ def test_a_shipped_config_is_found_by_its_name(
             "name: a\ntrain: {ranks: 3}\n",
             "some.yaml: sft.batch_size (32) must be a multiple of train.ranks (3)",
         ),
+        (
+            "name: a\nseed: 9223372036854775808\n",
+            "some.yaml:2: seed: must be less than 9223372036854775808, not 9223372036854775808",
+        ),
+        (
+            "name: a\nmodel:\n  lora: {target_modules: []}\n",
+            "some.yaml:3: model.lora.target_modules: is empty; name layers, or `all-linear`",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line(write: Write, text: str, complaint: str) -> None:
@@ -254,6 +284,15 @@ def test_a_wrong_override_is_one_line_that_repeats_it(
 ) -> None:
     path = write("name: a\ndata:\n  prompts:\n    - {format: demo, rows: 3}\n")
     assert problem(path, override) == f"--set {override}: {complaint}"
+
+
+def test_of_two_keys_that_clash_the_override_is_the_place(write: Write) -> None:
+    path = write("name: a\ntrain: {zero_stage: 0}\n")
+    said = "train.offload: all needs train.zero_stage 3, not 0"
+    assert problem(path, "train.offload=all") == f"--set train.offload=all: {said}"
+    said = "sft.batch_size (7) must be a multiple of train.ranks (2)"
+    assert problem(path, "train.ranks=2", "sft.batch_size=7").endswith(f": {said}")
+    assert problem(path, "train.ranks=2", "sft.batch_size=7").startswith("--set ")
 
 
 # --- paths

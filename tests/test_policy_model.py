@@ -269,10 +269,11 @@ def test_casting_leaves_buffers_alone(tiny_causal: TinyModel) -> None:
     assert {b.dtype for b in model.buffers()} == {torch.float32}
 
 
-def test_a_text_longer_than_the_context_is_one_line(tiny_causal: TinyModel) -> None:
-    for model in map(tiny_causal, FAMILIES):
-        check_context(model, 128)
-        message = refused(partial(check_context, model, 129))
+def test_a_text_longer_than_the_context_is_one_line(tiny_causal: TinyModel, tmp_path: Path) -> None:
+    for family in FAMILIES:
+        tiny_causal(family).config.save_pretrained(tmp_path)
+        check_context(tmp_path, ModelConfig(), 128)
+        message = refused(partial(check_context, tmp_path, ModelConfig(), 129))
         assert "129" in message and "128" in message
 
 
@@ -297,3 +298,9 @@ def test_gguf_weights_load_as_an_ordinary_model(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
     assert load_tokenizer(tmp_path, config).eos_token_id == tokenizer.eos_token_id
+
+
+def test_a_layer_that_is_not_there_gets_no_adapter_but_one_line(tiny_causal: TinyModel) -> None:
+    lora = LoRAConfig(target_modules=("no_such_layer",))
+    message = refused(partial(add_lora, tiny_causal("llama"), lora, 0))
+    assert message.startswith("model.lora: ") and "no_such_layer" in message

@@ -1,0 +1,57 @@
+"""Whose run a directory is, and what may change when it goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from align.data.errors import UserError
+from align.pipeline.config import RunConfig
+from align.pipeline.loading import load_config
+from align.pipeline.run import _claim
+from align.pipeline.run_directory import RunDirectory
+
+
+def config(**sections: object) -> RunConfig:
+    return RunConfig.model_validate({"name": "x", **sections})
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    _claim(directory, config(sft={"batch_size": 8}), "never")
+    directory.stage("sft").mkdir()  # with what was rejected, and no checkpoint
+    _claim(directory, config(sft={"batch_size": 4}), "never")
+    assert load_config(directory.config).sft.batch_size == 4
+
+
+def test_a_stage_that_has_begun_refuses_other_settings_with_both_values(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    _claim(directory, config(seed=1), "auto")
+    (directory.stage("sft") / "checkpoints" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(UserError, match="seed: 1 then, 2 now") as caught:
+        _claim(directory, config(seed=2), "auto")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="holds a run"):
+        _claim(directory, config(seed=1), "never")
+    assert load_config(directory.config).seed == 1
+
+
+def test_what_may_change_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = RunDirectory(tmp_path)
+    _claim(directory, config(), "auto")
+    (directory.stage("sft") / "checkpoints" / "step-00000001").mkdir(parents=True)
+    _claim(directory, config(sft={"epochs": 2}, ppo={"kl_coef": 0.2}), "auto")
+    printed = capsys.readouterr().out
+    assert "sft.epochs: 1 then, 2 now" in printed and "ppo.kl_coef: 0.05 then, 0.2 now" in printed
+    assert load_config(directory.config).sft.epochs == 2
+
+
+def test_a_finished_stage_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.final("rm").mkdir(parents=True)
+    path = directory.stage("rm") / "checkpoints" / "step-00000001"
+    with pytest.raises(UserError, match="rm is finished"):
+        _claim(directory, config(), str(path))
+    with pytest.raises(UserError, match="not in"):
+        _claim(directory, config(), str(tmp_path / "elsewhere" / "step-00000001"))

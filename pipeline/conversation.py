@@ -22,6 +22,7 @@ class Conversation:
     def __init__(self, folder: str) -> None:
         """Load the model. Raises UserError when it cannot be read."""
         logging.disable_progress_bar()
+        logging.set_verbosity_error()  # `ask` itself says when a message is too long
         config = ModelConfig(path=folder)
         self._tokenizer = load_tokenizer(folder, config)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

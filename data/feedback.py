@@ -1,14 +1,18 @@
-"""Raw records from every source the config names, validated."""
+"""Raw records from every source the config names, validated, one by one or in Arrow batches."""
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import count, islice, zip_longest
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
+from align.data.by_prompt import by_prompt, kind_of
 from align.data.config import FeedbackSource
-from align.data.files import read_rows
+from align.data.files import arrow_batches, read_rows, readable
 from align.data.importers import (
     arena,
     argilla,
@@ -23,12 +27,15 @@ from align.data.importers import (
     ultrafeedback,
 )
 from align.data.importers.header import Located
-from align.data.invariants import records_problems
+from align.data.invariants import consistent
+from align.data.record_batches import conformed, record_batch
 from align.data.rejects import Rejects
 from align.data.schemas import FEEDBACK, Record, check_version, completed
+from align.data.screen import surely_valid
 from align.data.validate import validate_record
 
 MOST_APART = 4  # records on one prompt by one criterion, where only so many rows are taken
+ROWS = 4096  # records of a batch
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,31 @@ def reader_of(source: FeedbackSource) -> Callable[[Path, Rejects], Iterator[Loca
     return lambda path, rejects: read(path, rejects, source)
 
 
+def feedback_batches(
+    sources: Sequence[FeedbackSource], rejects: Rejects
+) -> Iterator[pa.RecordBatch]:
+    """The valid records of all sources, with columns `file` and `line`; each batch is of one kind.
+
+    `simulated` sources are made elsewhere and left out. Memory is flat, but for a source of which
+    only some `rows` are taken. Records whose ids contradict others are still there.
+    Raises: DataError if a source has no good record.
+    """
+    arrivals = count()
+    for source in sources:
+        if source.path is None:
+            continue
+        good = 0
+        for batch in _batches(source, source.path, arrivals, rejects):
+            good += len(batch)
+            yield batch
+        if not good:
+            raise rejects.no_good_row(source.path)
+
+
 def read_feedback(
     sources: Sequence[FeedbackSource], max_rejected: float, rejected_path: Path
 ) -> list[Record]:
-    """The valid records of all sources; `simulated` ones are made elsewhere and left out.
+    """The valid and consistent records of all sources, in memory.
 
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
@@ -85,37 +113,108 @@ def read_feedback(
     found: list[Found] = []
     for source in sources:
         if source.path is not None:
-            mine = list(_valid(source.path, reader_of(source), rejects))
+            mine = _found(source, source.path, rejects)
             if not mine:
                 raise rejects.no_good_row(source.path)
-            found += mine if source.rows is None else _taken(mine, source.rows)
-    records = _consistent(found, rejects)
+            found += mine
+    bad = set()
+    with by_prompt(_packed(found, count()), None) as slices:
+        for part in slices:
+            for problem in consistent(part, slices.repeated)[1]:
+                place = part[problem.kind]["arrival"][problem.row].as_py()
+                rejects.add(found[place].file, found[place].line, problem.field, problem.reason)
+                bad.add(place)
     rejects.finish()
-    return records
+    return [one.record for place, one in enumerate(found) if place not in bad]
+
+
+def _batches(
+    source: FeedbackSource, path: Path, arrivals: Iterator[int], rejects: Rejects
+) -> Iterator[pa.RecordBatch]:
+    is_arrow = source.format == "records" and path.suffix.lower() in (".parquet", ".arrow")
+    if is_arrow and source.rows is None:
+        return _screened(path, arrivals, rejects)
+    if source.rows is None:
+        return _packed(_valid(path, reader_of(source), rejects), arrivals)
+    return _packed(_found(source, path, rejects), arrivals)
+
+
+def _found(source: FeedbackSource, path: Path, rejects: Rejects) -> list[Found]:
+    """The valid records of a source, at most so many as it says."""
+    found = list(_valid(path, reader_of(source), rejects))
+    return found if source.rows is None else _taken(found, source.rows)
 
 
 def _valid(
     path: Path, read: Callable[[Path, Rejects], Iterator[Located]], rejects: Rejects
 ) -> Iterator[Found]:
     for file, line, row in read(path, rejects):
-        kind = row.get("kind")
-        record = (
-            completed(row, FEEDBACK[kind]) if isinstance(kind, str) and kind in FEEDBACK else row
-        )
-        problems = validate_record(record)
-        for field, reason in problems:
-            rejects.add(file, line, field, reason)
-        if not problems:
+        if record := _checked(file, line, row, rejects):
             yield Found(file, line, record)
 
 
-def _consistent(found: Sequence[Found], rejects: Rejects) -> list[Record]:
-    """Without the records whose ids say something else in an earlier record."""
-    bad = set()
-    for place, field, reason in records_problems([one.record for one in found]):
-        rejects.add(found[place].file, found[place].line, field, reason)
-        bad.add(place)
-    return [one.record for place, one in enumerate(found) if place not in bad]
+def _checked(file: Path, line: int, row: Record, rejects: Rejects) -> Record | None:
+    """The record, or None if it is set aside."""
+    kind = row.get("kind")
+    record = completed(row, FEEDBACK[kind]) if isinstance(kind, str) and kind in FEEDBACK else row
+    problems = validate_record(record)
+    for field, reason in problems:
+        rejects.add(file, line, field, reason)
+    return None if problems else record
+
+
+def _packed(found: Iterable[Found], arrivals: Iterator[int]) -> Iterator[pa.RecordBatch]:
+    """Records in batches of one kind each, with where they stood and in which order they came."""
+    held: dict[str, list[tuple[int, Found]]] = defaultdict(list)
+    for one in found:
+        mine = held[one.record["kind"]]
+        mine.append((next(arrivals), one))
+        if len(mine) == ROWS:
+            yield _located(held.pop(one.record["kind"]))
+    yield from map(_located, held.values())
+
+
+def _located(rows: list[tuple[int, Found]]) -> pa.RecordBatch:
+    batch = record_batch([one.record for _, one in rows])
+    batch = batch.append_column("file", pa.array([str(one.file) for _, one in rows]))
+    batch = batch.append_column("line", pa.array([one.line for _, one in rows]))
+    return batch.append_column("arrival", pa.array([arrival for arrival, _ in rows]))
+
+
+def _screened(path: Path, arrivals: Iterator[int], rejects: Rejects) -> Iterator[pa.RecordBatch]:
+    """Records of a Parquet or Arrow file: only rows that look bad become Python objects."""
+    check_version(path)
+    with readable(path):
+        line = 1
+        for batch in arrow_batches(path):
+            yield from _screened_batch(path, line, batch, arrivals, rejects)
+            line += len(batch)
+
+
+def _screened_batch(
+    path: Path, line: int, batch: pa.RecordBatch, arrivals: Iterator[int], rejects: Rejects
+) -> Iterator[pa.RecordBatch]:
+    """The good rows of a batch; those that surely are, and those that a closer look finds good."""
+    rejects.seen += len(batch)
+    fine = np.zeros(len(batch), dtype=bool)
+    if (table := conformed(batch)) is not None:
+        fine = surely_valid(table, kind_of(table.schema))
+        lines = np.flatnonzero(fine)
+        columns = {
+            "file": pa.array([str(path)]).take(pa.array(np.zeros(len(lines), dtype=np.int64))),
+            "line": pa.array(lines + line),
+            "arrival": pa.array(list(islice(arrivals, len(lines))), pa.int64()),
+        }
+        good = table if fine.all() else table.take(pa.array(lines))
+        for name, values in columns.items():
+            good = good.append_column(name, values)
+        yield from good.combine_chunks().to_batches()
+    rest = np.flatnonzero(~fine)
+    found = []
+    for place, row in zip(rest.tolist(), batch.take(pa.array(rest)).to_pylist(), strict=True):
+        if record := _checked(path, line + place, row, rejects):
+            found.append(Found(path, line + place, record))
+    yield from _packed(found, arrivals)
 
 
 def _taken(found: list[Found], rows: int) -> list[Found]:
@@ -133,8 +232,8 @@ def _taken(found: list[Found], rows: int) -> list[Found]:
     if not units:
         return found[:rows]
     size = sum(map(len, units)) / len(units)
-    count = min(len(units), math.ceil(rows / size))
-    picked = [units[i * len(units) // count] for i in range(count)]
+    wanted = min(len(units), math.ceil(rows / size))
+    picked = [units[i * len(units) // wanted] for i in range(wanted)]
     return [one for unit in picked for one in unit][:rows]
 
 

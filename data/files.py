@@ -7,6 +7,7 @@ Writers are in `data/atomic.py`.
 import csv
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,12 +34,22 @@ def read_rows(path: Path, rejects: Rejects | None = None) -> Iterator[tuple[int,
     if reader is None:
         known = ", ".join(READERS)
         raise DataError(f"{path}:1: unknown kind of file {path.suffix!r}: use one of {known}")
+    with readable(path):
+        yield from _good_rows(path, reader(path), rejects)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what can go wrong in reading a file into one line.
+
+    Raises: DataError.
+    """
     try:
         if path.is_dir():
             raise DataError(f"{path}:1: this is a folder: give a file in it")
         if path.stat().st_size == 0:
             raise DataError(f"{path}:1: the file is empty")
-        yield from _good_rows(path, reader(path), rejects)
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}:1: there is no such file") from None
     except OSError as error:
@@ -155,26 +166,25 @@ def _csv_row(columns: list[str], cells: list[str]) -> Row | str:
     return row if _is_unicode(row) else "not UTF-8"
 
 
-def _read_parquet(path: Path) -> Numbered:
-    with pq.ParquetFile(path) as file:
-        yield from _read_batches(file.iter_batches())
+def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a Parquet file, an Arrow file, or the Arrow stream that `datasets` writes."""
+    if path.suffix.lower() == ".parquet":
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches()
+        return
+    with pa.memory_map(str(path)) as source:
+        try:
+            arrow = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+            return
+        yield from (arrow.get_batch(i) for i in range(arrow.num_record_batches))
 
 
 def _read_arrow(path: Path) -> Numbered:
-    """Arrow's file format, or the stream format that `datasets` writes."""
-    with pa.memory_map(str(path)) as source:
-        try:
-            file = pa.ipc.open_file(source)
-        except pa.ArrowInvalid:
-            source.seek(0)
-            yield from _read_batches(iter(pa.ipc.open_stream(source)))
-            return
-        yield from _read_batches(file.get_batch(i) for i in range(file.num_record_batches))
-
-
-def _read_batches(batches: Iterator[pa.RecordBatch]) -> Numbered:
     number = 0
-    for batch in batches:
+    for batch in arrow_batches(path):
         for row in batch.to_pylist():
             number += 1
             yield number, row
@@ -184,6 +194,6 @@ READERS: dict[str, Callable[[Path], Numbered]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".parquet": _read_arrow,
     ".arrow": _read_arrow,
 }

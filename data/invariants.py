@@ -1,85 +1,113 @@
-"""What must hold between rows: of a set of raw records, and of a preference table.
+"""What must hold between raw records: an id names one feedback, one prompt, or one answer to it.
 
-A problem is (row index, field, reason).
+Legend: R records, A answers, N rows.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from align.data.schemas import Preference, Record
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-TableProblem = tuple[int, str, str]
+from align.data.arrays import (
+    Flags,
+    Ints,
+    joint_codes,
+    name_codes,
+    one_array,
+    ragged,
+    runs,
+    text_codes,
+    texts_of,
+)
 
-WEIGHT_TOLERANCE = 1e-6
-
-
-def records_problems(records: Sequence[Record]) -> Iterator[TableProblem]:
-    """Ids that mean two things: each names one feedback, prompt or answer."""
-    feedback: set[str] = set()
-    prompts: dict[str, object] = {}
-    answers: dict[tuple[str, str], object] = {}
-    clusters: dict[str, str | None] = {}
-    for row, record in enumerate(records):
-        prompt_id = record["prompt_id"]
-        if record["feedback_id"] in feedback:
-            yield row, "feedback_id", f"{record['feedback_id']} is the id of an earlier row"
-        elif prompts.setdefault(prompt_id, record["prompt"]) != record["prompt"]:
-            yield row, "prompt_id", f"{prompt_id} is the id of another prompt"
-        elif clusters.setdefault(prompt_id, record["cluster_id"]) != record["cluster_id"]:
-            yield row, "cluster_id", f"prompt {prompt_id} is in another cluster in an earlier row"
-        else:
-            yield from _answer_problems(row, record, answers)
-        feedback.add(record["feedback_id"])
+COMPARED = ["feedback_id", "prompt_id", "prompt", "cluster_id", "completion_ids", "completions"]
 
 
-def _answer_problems(
-    row: int, record: Record, answers: dict[tuple[str, str], object]
-) -> Iterator[TableProblem]:
-    for name, completion in zip(record["completion_ids"], record["completions"], strict=True):
-        if answers.setdefault((record["prompt_id"], name), completion) != completion:
-            yield row, "completion_ids", f"{name} is the id of another answer to this prompt"
-            return
+class Problem(NamedTuple):
+    """What is wrong with a record: its kind, its row in the kind's table, field and reason."""
+
+    kind: str
+    row: int
+    field: str
+    reason: str
 
 
-def preferences_problems(
-    pairs: Sequence[Preference], records: Mapping[str, Record]
-) -> Iterator[TableProblem]:
-    """Groups, splits, directions and provenance; `records` are those by feedback_id."""
-    yield from _group_problems(pairs)
-    splits: dict[str, str] = {}
-    seen: set[tuple[str, str, str, str]] = set()
-    for row, pair in enumerate(pairs):
-        if splits.setdefault(pair["cluster_id"], pair["split"]) != pair["split"]:
-            yield row, "split", f"cluster {pair['cluster_id']} is in two splits"
-        prompt, criterion = pair["prompt_id"], pair["criterion"]
-        chosen, rejected = pair["chosen_id"], pair["rejected_id"]
-        if (prompt, criterion, rejected, chosen) in seen:
-            yield row, "pair_id", "the reversed pair is there too"
-        if (prompt, criterion, chosen, rejected) in seen:
-            yield row, "pair_id", "the same pair is there twice"
-        seen.add((prompt, criterion, chosen, rejected))
-        yield from _provenance_problems(row, pair, records)
+def consistent(
+    tables: Mapping[str, pa.Table], repeated: Ints
+) -> tuple[dict[str, pa.Table], list[Problem]]:
+    """Records whose ids mean what they meant before, and what is wrong with the others.
+
+    Tables hold all records of their prompts, with `arrival`, their place in the input; `repeated`
+    are the arrivals of records with an earlier one's feedback_id.
+    """
+    parts = [one.select([*COMPARED, "arrival"]) for one in tables.values()]
+    wrong = _contradictions(pa.concat_tables(parts).combine_chunks(), repeated) if parts else {}
+    ends = np.cumsum([0, *(len(part) for part in parts)])
+    problems = []
+    for row in sorted(wrong):
+        place = int(np.searchsorted(ends, row, side="right")) - 1
+        problems.append(Problem(list(tables)[place], row - int(ends[place]), *wrong[row]))
+    good = {
+        kind: _without(one, {problem.row for problem in problems if problem.kind == kind})
+        for kind, one in tables.items()
+    }
+    return {kind: one for kind, one in good.items() if len(one)}, problems
 
 
-def _provenance_problems(
-    row: int, pair: Preference, records: Mapping[str, Record]
-) -> Iterator[TableProblem]:
-    for name in pair["feedback_ids"]:
-        if name not in records:
-            yield row, "feedback_ids", f"there is no feedback {name}"
-        elif records[name]["gold"]:
-            yield row, "feedback_ids", f"{name} is gold: it tests annotators and trains nothing"
+def _without(table: pa.Table, rows: set[int]) -> pa.Table:
+    return table.take([row for row in range(len(table)) if row not in rows]) if rows else table
 
 
-def _group_problems(pairs: Sequence[Preference]) -> Iterator[TableProblem]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, pair in enumerate(pairs):
-        groups[pair["group_id"]].append(row)
-    for name, rows in groups.items():
-        total = sum(pairs[row]["weight"] for row in rows)
-        if abs(total - 1) > WEIGHT_TOLERANCE:
-            yield rows[0], "weight", f"the weights of group {name} sum to {total}, not 1"
-        for row in rows:
-            if pairs[row]["group_size"] != len(rows):
-                size = pairs[row]["group_size"]
-                yield row, "group_size", f"is {size}, group {name} has {len(rows)} pairs"
+def _contradictions(table: pa.Table, repeated: Ints) -> dict[int, tuple[str, str]]:
+    """Field and reason, by row."""
+    arrival_R = one_array(table["arrival"]).to_numpy()
+    prompt_R, _ = name_codes(one_array(table["prompt_id"]))
+    good_R = ~np.isin(arrival_R, repeated)
+    wrong = {
+        row: ("feedback_id", f"{table['feedback_id'][row].as_py()} is the id of an earlier row")
+        for row in np.flatnonzero(~good_R).tolist()
+    }
+    for field, meaning_R, reason in (
+        ("prompt_id", _prompt_codes(table), "{} is the id of another prompt"),
+        ("cluster_id", _cluster_codes(table), "prompt {} is in another cluster in an earlier row"),
+    ):
+        other_R = good_R & (meaning_R != meaning_R[_earliest(prompt_R, arrival_R, good_R)])
+        good_R &= ~other_R
+        for row in np.flatnonzero(other_R).tolist():
+            wrong[row] = (field, reason.format(table["prompt_id"][row].as_py()))
+    start_R1, names = ragged(table["completion_ids"])
+    record_A = np.repeat(np.arange(len(table)), np.diff(start_R1))
+    answer_A = joint_codes(prompt_R[record_A], name_codes(names)[0])
+    text_A, good_A = text_codes(texts_of(table["completions"])), good_R[record_A]
+    first_A = _earliest(answer_A, arrival_R[record_A], good_A)
+    for place in np.flatnonzero(good_A & (text_A != text_A[first_A])).tolist():
+        reason = f"{names[place].as_py()} is the id of another answer to this prompt"
+        wrong.setdefault(int(record_A[place]), ("completion_ids", reason))
+    return wrong
+
+
+def _earliest(group_N: Ints, arrival_N: Ints, good_N: Flags) -> Ints:
+    """For each row, the good row of its group that came first."""
+    order, start = runs(group_N, then=np.where(good_N, arrival_N, np.iinfo(np.int64).max))
+    earliest = np.empty(len(order), dtype=np.int64)
+    earliest[order] = np.repeat(order[start[:-1]], np.diff(start))
+    return earliest
+
+
+def _prompt_codes(table: pa.Table) -> Ints:
+    """A number for each different list of messages."""
+    start_R1, messages = ragged(table["prompt"])
+    message = joint_codes(*(text_codes(messages.field(name)) for name in ("role", "content")))
+    length_R = np.diff(start_R1)
+    codes_R = length_R
+    for turn in range(int(length_R.max(initial=0))):
+        place = np.minimum(start_R1[:-1] + turn, len(message) - 1)
+        codes_R = joint_codes(codes_R, np.where(turn < length_R, message[place], -1))
+    return codes_R
+
+
+def _cluster_codes(table: pa.Table) -> Ints:
+    """A number for each cluster; a prompt without one is its own."""
+    return text_codes(pc.coalesce(one_array(table["cluster_id"]), one_array(table["prompt_id"])))

@@ -107,6 +107,23 @@ FIELDS = {
     ],
 }
 
+CHOICES = {
+    "kind": (*FIELDS, "human", "model", "programmatic"),  # records and annotators both have one
+    "feedback_kind": tuple(FIELDS),
+    "annotator_kind": ("human", "model", "programmatic"),
+    "outcome": ("a", "b", "tie", "skip"),
+    "prompt_class": ("harmful", "benign", "unknown"),
+    "split": ("train", "validation", "test"),
+}
+LEAST_COMPLETIONS = {
+    "best_of": 2,
+    "ranking": 2,
+    "comparison": 2,
+    "question": 1,
+    "rule": 1,
+    "rbrm": 1,
+}
+
 PREFERENCE_FIELDS = [
     _required("prompt", MESSAGES),
     _required("chosen", MESSAGES),  # one assistant turn
@@ -139,6 +156,17 @@ PREFERENCE_FIELDS = [
     _required("created_at", TIME),  # of the newest vote
 ]
 
+CONFLICT_FIELDS = [
+    _required("prompt_id", pa.string()),
+    _required("chosen_id", pa.string()),  # by `criterion`
+    _required("rejected_id", pa.string()),
+    _required("criterion", pa.string()),
+    _required("against", pa.string()),  # the criterion by which it is the other way round, or even
+    _required("feedback_ids", _list_of(pa.string())),
+    _required("against_feedback_ids", _list_of(pa.string())),
+    _required("outvoted", pa.bool_()),  # the pair of `against` is not in the preference table
+]
+
 ANNOTATOR_FIELDS = [
     _required("annotator_id", pa.string()),
     _required("kind", pa.string()),
@@ -160,6 +188,7 @@ def _schema(name: str, fields: list[pa.Field]) -> pa.Schema:
 
 FEEDBACK = {kind: _schema(kind, HEADER + fields) for kind, fields in FIELDS.items()}
 PREFERENCE = _schema("preference", PREFERENCE_FIELDS)
+CONFLICT = _schema("conflict", CONFLICT_FIELDS)
 ANNOTATOR = _schema("annotator", ANNOTATOR_FIELDS)
 
 

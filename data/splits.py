@@ -3,6 +3,9 @@
 import hashlib
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 Split = Literal["train", "test"]
 
 
@@ -14,3 +17,10 @@ def split_of(cluster_id: str, held_out: float) -> Split:
     """
     digest = hashlib.sha256(f"split {cluster_id}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") < held_out * 2**64 else "train"
+
+
+def splits_by_hash(cluster_ids: pa.Array, held_out: float) -> pa.Array:
+    """`split_of` each cluster."""
+    encoded = pc.dictionary_encode(cluster_ids)
+    splits = [split_of(name, held_out) for name in encoded.dictionary.to_pylist()]
+    return pa.array(splits, pa.string()).take(encoded.indices)

@@ -8,31 +8,21 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from align.data.criteria import CRITERIA, is_criterion
 from align.data.messages import completion_problem, prompt_problem, shown
-from align.data.schemas import ANNOTATOR, FEEDBACK, PREFERENCE, Record
+from align.data.schemas import (
+    ANNOTATOR,
+    CHOICES,
+    FEEDBACK,
+    LEAST_COMPLETIONS,
+    PREFERENCE,
+    Record,
+)
 from align.data.shapes import Problem, Problems, Shape, shapes_of
 
 FEEDBACK_SHAPES = {kind: shapes_of(schema) for kind, schema in FEEDBACK.items()}
 PREFERENCE_SHAPES = shapes_of(PREFERENCE)
 ANNOTATOR_SHAPES = shapes_of(ANNOTATOR)
-
-CRITERIA = ("overall", "helpful", "honest", "harmless")
-CHOICES = {
-    "kind": (*FEEDBACK, "human", "model", "programmatic"),  # records and annotators both have one
-    "feedback_kind": tuple(FEEDBACK),
-    "annotator_kind": ("human", "model", "programmatic"),
-    "outcome": ("a", "b", "tie", "skip"),
-    "prompt_class": ("harmful", "benign", "unknown"),
-    "split": ("train", "validation", "test"),
-}
-LEAST_COMPLETIONS = {
-    "best_of": 2,
-    "ranking": 2,
-    "comparison": 2,
-    "question": 1,
-    "rule": 1,
-    "rbrm": 1,
-}
 
 
 def validate_record(record: Record) -> list[Problem]:
@@ -70,8 +60,8 @@ def _against_schema(row: Mapping[str, Any], columns: Mapping[str, Shape]) -> Pro
 
 
 def _choice_problems(name: str, value: str) -> Problems:
-    if name == "criterion":
-        if value not in CRITERIA and not (value.startswith("rule:") and len(value) > 5):
+    if name.endswith("criterion"):
+        if not is_criterion(value):
             known = ", ".join(CRITERIA)
             yield name, f"must be one of {known} or rule:<id>, found {shown(value)}"
     elif value not in CHOICES[name]:
@@ -98,6 +88,8 @@ def _header_problems(record: Record) -> Problems:
     for name in ("feedback_id", "prompt_id", "annotator_id", "guideline_version", "source"):
         if not record[name]:
             yield name, "must not be empty"
+    if "|" in record["prompt_id"]:  # a group_id is prompt_id|criterion|source
+        yield "prompt_id", f"must not hold |, found {shown(record['prompt_id'])}"
 
 
 def _best_of_problems(record: Record) -> Problems:
@@ -138,6 +130,7 @@ def _question_problems(record: Record) -> Problems:
         yield "answers", "asks a question twice about one completion"
     for place, answer in enumerate(answers):
         value = answer["value"]
+        yield from _choice_problems(f"answers[{place}].criterion", answer["criterion"])
         if value is not None and not 0 <= value <= 1:
             yield f"answers[{place}].value", f"must be 0 to 1, found {value}"
         if value is None and answer["gate"]:
@@ -155,6 +148,8 @@ def _rule_problems(record: Record) -> Problems:
 
 
 def _rbrm_problems(record: Record) -> Problems:
+    if record["annotator_kind"] != "model":
+        yield "annotator_kind", f"a judge is a model, found {record['annotator_kind']}"
     if len(record["option_ids"]) != len(record["option_logprobs"]):
         yield (
             "option_logprobs",
@@ -180,8 +175,17 @@ def _preference_problems(row: Record) -> Problems:
         yield "rejected_id", "must differ from chosen_id"
     if row["chosen"] == row["rejected"]:
         yield "rejected", "must differ from chosen"
+    yield from _preference_number_problems(row)
+    if not row["feedback_ids"]:
+        yield "feedback_ids", "must name the feedback that the pair rests on"
+
+
+def _preference_number_problems(row: Record) -> Problems:
     if not 0.5 <= row["target_prob"] <= 1:
         yield "target_prob", f"must be 0.5 to 1, found {row['target_prob']}"
+    noise = row["noise_prob"]
+    if noise is not None and not 0 <= noise < 0.5:
+        yield "noise_prob", f"must be at least 0 and below 0.5, found {noise}"
     if row["margin"] < 0 or (row["target_prob"] == 0.5 and row["margin"] != 0):
         yield "margin", f"must be at least 0, and 0 for a tie, found {row['margin']}"
     if row["target_prob"] == 0.5 and row["chosen_id"] > row["rejected_id"]:
@@ -189,8 +193,6 @@ def _preference_problems(row: Record) -> Problems:
     for name in ("weight", "group_weight"):
         if row[name] <= 0:
             yield name, f"must be above 0, found {row[name]}"
-    if not row["feedback_ids"]:
-        yield "feedback_ids", "must name the feedback that the pair rests on"
 
 
 CHECKS: dict[str, Callable[[Record], Problems]] = {

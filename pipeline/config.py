@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from align.data.config import DataConfig, Section
 from align.policy.config import ModelConfig, PPOConfig, RolloutConfig
-from align.reward.config import RewardConfig
+from align.reward.config import FeedbackConfig, RewardConfig
 
 STAGES = ("sft", "rm", "ppo")
 
@@ -100,6 +100,7 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     sft: SFTConfig = SFTConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
     rm: RewardConfig = RewardConfig()
     rollout: RolloutConfig = RolloutConfig()
     ppo: PPOConfig = PPOConfig()

@@ -28,7 +28,7 @@ from align.policy.model import (
     load_scalar_model,
     load_tokenizer,
 )
-from align.reward.convert import read_pairs
+from align.reward.pairs_file import read_pairs
 
 CPU_OR_GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,5 +1,6 @@
 """From the feedback sources of the config to the preference table of the run."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from align.data.chat import encode_prompt
 from align.data.config import FeedbackSource
 from align.data.demo import demo_prompts
 from align.data.errors import UserError
-from align.data.feedback import read_feedback
+from align.data.feedback import feedback_batches
+from align.data.rejects import Rejects
 from align.pipeline.answers import FEEDBACK_STEP, answer_text, sample_answers, sampling_settings
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
 from align.policy.model import load_causal_lm
-from align.reward.convert import convert, read_pairs, write_pairs
+from align.reward.convert import Part, convert
+from align.reward.pairs_file import read_pairs, write_pairs
 from align.reward.simulated import simulate_feedback
 
 ANSWERS_PER_PROMPT = 4
@@ -42,12 +45,20 @@ def collect(
     for source in config.data.feedback:
         if source.format == "simulated":
             sources += _simulated(source, config, stage / "feedback", model_path, tokenizer)
-    records = read_feedback(sources, config.data.max_rejected, stage / "rejected.jsonl")
-    pairs, counts = convert(records, config.rm.ties, config.data.held_out)
+    counts = write_pairs(path, _converted(sources, config, stage))
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
-    write_pairs(path, pairs)
-    return read_pairs(path)  # as a run that goes on will see it: the file has fp32
+    return read_pairs(path)
+
+
+def _converted(sources: Sequence[FeedbackSource], config: RunConfig, stage: Path) -> Iterator[Part]:
+    """The table in parts; too many bad rows are an error before it is published."""
+    rejects = Rejects(stage / "rejected.jsonl", config.data.max_rejected)
+    batches = feedback_batches(sources, rejects)
+    yield from convert(
+        batches, config.feedback, config.data.held_out, rejects=rejects, folder=stage
+    )
+    rejects.finish()
 
 
 def _simulated(

@@ -1,15 +1,86 @@
-"""What the user says about the reward model. No torch here."""
+"""What the user says about feedback and the reward model. No torch here."""
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align.data.config import Section
+from align.data.criteria import CRITERIA, is_criterion
+
+
+class ComparisonsConfig(Section):
+    """Elo battles."""
+
+    pairs: Literal["raw", "fitted"] = "raw"
+    """The votes on two answers as they are, or all answers to a prompt by fitted strengths."""
+    z: float = Field(default=1.96, ge=0)
+    """With `fitted`, strengths make a pair if they are so many standard errors apart."""
+
+
+class QuestionsConfig(Section):
+    """Questionnaires."""
+
+    mode: Literal["weighted", "overall", "learned"] = "weighted"
+    """A score by the weights of the questions, the overall judgement alone, or a score by weights
+    that are learned from overall judgements and battles."""
+    least_gap: float = Field(default=0.1, ge=0)
+    """Scores closer than this are a tie."""
+    criterion_weights: dict[str, float] = Field(default_factory=dict)
+    """How much each criterion counts in a score: 1 where it is not named."""
+
+    @model_validator(mode="after")
+    def _weighs_known_criteria(self) -> "QuestionsConfig":
+        for name, weight in self.criterion_weights.items():
+            if not is_criterion(name):
+                raise ValueError(
+                    f"feedback.questions.criterion_weights: {name} is no criterion: use one of "
+                    f"{', '.join(CRITERIA)} or rule:<id>"
+                )
+            if weight < 0:
+                raise ValueError(
+                    f"feedback.questions.criterion_weights: {name} must be at least 0, not {weight}"
+                )
+        return self
+
+
+class RulesConfig(Section):
+    """Rule judgements."""
+
+    pairs: Literal["per_rule", "lexicographic"] = "per_rule"
+    """Each rule a criterion of its own, or hard rules first: what they say is `overall`, and
+    pairs of other criteria that say otherwise are left out and logged."""
+    hard: tuple[str, ...] = ()
+    """Ids of the hard rules, the most important first."""
+
+    @model_validator(mode="after")
+    def _has_hard_rules_where_they_decide(self) -> "RulesConfig":
+        if (self.pairs == "lexicographic") != bool(self.hard):
+            raise ValueError(
+                f"feedback.rules.hard ({', '.join(self.hard) or 'none'}) and feedback.rules.pairs "
+                f"({self.pairs}): hard rules need lexicographic, and lexicographic needs hard rules"
+            )
+        return self
+
+
+class FeedbackConfig(Section):
+    """How raw feedback becomes preference pairs."""
+
+    ties: Literal["soft", "drop"] = "soft"
+    """A tie becomes a pair with target probability 1/2, or none."""
+    margins: Literal["none", "scores", "all"] = "scores"
+    """What asks for a larger reward gap: nothing, gaps of scores and severities, or gaps of ranks
+    and the strength of battles too."""
+    near_duplicates: bool = False
+    """Hold out together prompts whose texts are nearly the same, not only those that are equal but
+    for case, spaces and Unicode form."""
+    comparisons: ComparisonsConfig = ComparisonsConfig()
+    questions: QuestionsConfig = QuestionsConfig()
+    rules: RulesConfig = RulesConfig()
 
 
 class RewardConfig(Section):
-    """How raw feedback becomes pairs, and how the reward model learns from them."""
+    """How the reward model learns from pairs."""
 
     epochs: int = Field(default=1, gt=0)
     """Passes over the pairs."""
@@ -19,7 +90,5 @@ class RewardConfig(Section):
     """Peak learning rate."""
     centering_coef: float = Field(default=0.01, ge=0)
     """Weight of (r_chosen + r_rejected)^2, which keeps rewards near 0."""
-    ties: Literal["soft", "drop"] = "soft"
-    """A tie becomes a pair with target probability 1/2, or none."""
     model: Path | None = None
     """Start from this model instead of the run's `sft/final`."""

@@ -1,165 +1,194 @@
-"""Raw records of every kind into one preference table. After this nobody knows the kinds apart."""
+"""Raw records of every kind into one preference table. After this nobody knows the kinds apart.
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+    counts = write_pairs(path, convert(batches, config.feedback, config.data.held_out))
+
+`convert` takes Arrow batches (each of one kind, in its schema of `data/schemas.py`) or records as
+dicts, in any order, and gives the table in parts, each with what became of its records. Memory does
+not grow with the number of records, and neither the order of the input nor the size of the parts
+changes a row.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from align.data.errors import DataError, UserError
-from align.data.files import read_rows
-from align.data.invariants import preferences_problems
-from align.data.messages import sha256_of
-from align.data.schemas import PREFERENCE, Preference, Record, check_version, completed, write_table
-from align.data.validate import validate_preference
-from align.reward.feedback import elo, questions, ranking, rules
-from align.reward.feedback.pairs import Ties, weighed
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-TO_PAIRS: dict[str, Callable[[Iterable[Record], Ties, float], list[Preference]]] = {
-    "ranking": ranking.to_pairs,
-    "comparison": elo.to_pairs,
-    "question": questions.to_pairs,
-    "rule": rules.to_pairs,
-}
+from align.data.arrays import Flags
+from align.data.by_prompt import RUN_BYTES, Slice, by_prompt
+from align.data.errors import DataError, UserError
+from align.data.invariants import Problem, consistent
+from align.data.pair_invariants import pairs_problems
+from align.data.record_batches import record_batch
+from align.data.rejects import Rejects
+from align.data.schemas import FEEDBACK, PREFERENCE, Record
+from align.data.splits import splits_by_hash
+from align.reward.config import FeedbackConfig
+from align.reward.feedback import learned
+from align.reward.feedback.comparisons import Fit
+from align.reward.feedback.conflicts import conflict_table, disagreements, hard_rules_first
+from align.reward.feedback.kinds import Options, converter, judged
+from align.reward.feedback.pairs import Pairs, pairs_of
+from align.reward.feedback.pool import Pool, pooled
+from align.reward.feedback.table import Provenance, preference_batches
+
+ROWS = 10_000  # records of a batch, where they come as dicts
+
+Counted = Callable[[pa.Table], Flags]
+"""Which records (R) count: of annotators in the pool at the time, for example."""
+Assigned = Callable[[pa.Array, pa.Array], tuple[pa.Array, pa.Array]]
+"""From prompt_id and cluster_id to the cluster_id that holds, and its split."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """What became of the records of one kind."""
 
-    records: int
-    gold: int
-    silent: int  # neither gold nor in any pair: skipped, unsure, or nothing to compare with
-    pairs: int
-    ties: int
-    test: int  # pairs that are held out
+    records: int = 0
+    gold: int = 0
+    excluded: int = 0  # of annotators that do not count
+    silent: int = 0  # the rest that are in no pair: skipped, unsure, or nothing to compare with
+    pairs: int = 0
+    ties: int = 0
+    test: int = 0  # pairs that are held out
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the preference table, and what became of the records behind it."""
+
+    pairs: pa.Table  # PREFERENCE
+    conflicts: pa.Table  # CONFLICT
+    counts: dict[str, Counts]  # by kind
 
 
 def convert(
-    records: Sequence[Record], ties: Ties, held_out: float
-) -> tuple[list[Preference], dict[str, Counts]]:
-    """Valid pairs from valid records, and the counts by kind.
+    records: Iterable[Record | pa.RecordBatch],
+    config: FeedbackConfig,
+    held_out: float,
+    *,
+    counted: Counted | None = None,
+    fit: Fit | None = None,
+    noise: Mapping[str, float] | None = None,
+    assigned: Assigned | None = None,
+    rejects: Rejects | None = None,
+    folder: Path | None = None,
+    run_bytes: int = RUN_BYTES,
+) -> Iterator[Part]:
+    """The preference table of all records, in the order of prompt, criterion, source and pair_id.
 
-    Raises: UserError for a kind that has no converter.
+    `counted` says which records count; gold ones never do. `fit` fits strengths, for
+    `comparisons.pairs: fitted`. `noise` is the probability that a pair is wrong, by pair_id, below
+    1/2. `assigned` overrules the split by hash. Records whose ids contradict earlier ones go to
+    `rejects`, with their columns `file` and `line`. Temporary files lie in `folder`.
+
+    Raises: DataError for contradicting records without `rejects`; UserError if an option lacks
+    what it needs.
     """
-    by_kind: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_kind[record["kind"]].append(record)
-    if unknown := sorted(by_kind.keys() - TO_PAIRS.keys()):
-        known = ", ".join(TO_PAIRS)
-        raise UserError(f"feedback of kind {unknown[0]} cannot become pairs yet: use {known}")
-    made = [pair for kind, mine in by_kind.items() for pair in TO_PAIRS[kind](mine, ties, held_out)]
-    pairs = weighed(pair for pair in _merged(made) if ties == "soft" or pair["target_prob"] != 0.5)
-    _assert_valid(pairs, records)
-    return pairs, {kind: _counts(kind, mine, pairs) for kind, mine in by_kind.items()}
+    if config.comparisons.pairs == "fitted" and fit is None:
+        raise UserError("feedback.comparisons.pairs: fitted needs a fit of strengths: use `raw`")
+    options = Options(config, fit)
+    assigned = assigned or (lambda _, clusters: (clusters, splits_by_hash(clusters, held_out)))
+    with by_prompt(_batches(records), folder, run_bytes) as slices:
+        if config.questions.mode == "learned":
+            parts = (consistent(one, slices.repeated)[0] for one in slices)
+            countable = (_countable(part, counted) for part in parts)
+            weights = learned.learned_weights(map(learned.differences, countable))
+            options = replace(options, question_weights=weights)
+        converters = {kind: converter(kind, options, held_out) for kind in FEEDBACK}
+        provenance = Provenance(assigned, _noise_by_id(noise or {}), converters)
+        for one in slices:
+            tables, problems = consistent(one, slices.repeated)
+            for problem in problems:
+                _set_aside(one, problem, rejects)
+            if tables:
+                yield _part(tables, _countable(tables, counted), options, provenance)
 
 
-def write_pairs(path: Path, pairs: Sequence[Preference]) -> None:
-    """The preference table as Parquet."""
-    write_table(path, pairs, PREFERENCE)
+def _batches(records: Iterable[Record | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches as they are; dicts gathered by kind."""
+    gathered: dict[str, list[Record]] = {}
+    for one in records:
+        if isinstance(one, pa.RecordBatch):
+            yield one
+            continue
+        gathered.setdefault(one["kind"], []).append(one)
+        if len(gathered[one["kind"]]) == ROWS:
+            yield record_batch(gathered.pop(one["kind"]))
+    yield from map(record_batch, gathered.values())
 
 
-def read_pairs(path: Path) -> list[Preference]:
-    """A preference table that `write_pairs` wrote, checked again.
-
-    Raises: DataError if it is missing, newer than this program, or holds an invalid row.
-    """
-    check_version(path, "preference")
-    pairs = []
-    for line, row in read_rows(path):
-        pair = completed(row, PREFERENCE)
-        for name, reason in validate_preference(pair):
-            raise DataError(f"{path}:{line}: {name}: {reason}")
-        pairs.append(pair)
-    return pairs
+def _set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
+    where = tables[problem.kind].slice(problem.row, 1).to_pylist()[0]
+    file, line = where.get("file", problem.kind), where.get("line", where["arrival"] + 1)
+    if rejects is None:
+        raise DataError(f"{file}:{line}: {problem.field}: {problem.reason}")
+    rejects.add(Path(file), line, problem.field, problem.reason)
 
 
-def _merged(pairs: Iterable[Preference]) -> list[Preference]:
-    """One row per pair_id: other kinds and sources may have judged the same two answers.
+def _countable(tables: Slice, counted: Counted | None) -> Slice:
+    """Without gold records, which test annotators alone, and those that do not count."""
+    kept = {}
+    for kind, table in tables.items():
+        flags = pc.invert(table["gold"])
+        if counted is not None:
+            flags = pc.and_(flags, pa.array(counted(table)))
+        kept[kind] = table if pc.all(flags).as_py() else table.filter(flags)
+    return kept
 
-    They speak for the number of their records, and may disagree. The row stays in the first of
-    the groups by name.
-    """
-    same: dict[str, list[Preference]] = defaultdict(list)
-    for pair in pairs:
-        same[pair["pair_id"]].append(pair)
-    return [rows[0] if len(rows) == 1 else _merge(rows) for rows in same.values()]
+
+def _part(tables: Slice, usable: Slice, options: Options, provenance: Provenance) -> Part:
+    """The pairs of some prompts."""
+    pool = pooled(judged(usable, options))
+    pairs = pairs_of(pool, options.config.ties)
+    if options.config.margins == "none":
+        pairs = replace(pairs, margin_M=np.zeros(len(pairs)))
+    conflicts = []
+    if options.config.rules.hard:
+        pool, pairs, outvoted = hard_rules_first(pool, pairs)
+        conflicts.append(outvoted)
+    conflicts.append(conflict_table(pool, pairs, *disagreements(pool, pairs), outvoted=False))
+    batches = preference_batches(pool, pairs, provenance)
+    table = pa.Table.from_batches(batches, schema=PREFERENCE)
+    # Valid records give valid pairs; anything else is our bug.
+    problems = list(pairs_problems(table))
+    assert not problems, problems[:3]
+    return Part(table, pa.concat_tables(conflicts), _counts(tables, usable, pool, pairs, table))
 
 
-def _merge(rows: list[Preference]) -> Preference:
-    rows.sort(key=lambda row: (row["group_id"], row["feedback_kind"]))
-    first = rows[0]
-    low = min(first["chosen_id"], first["rejected_id"])
-    signs = [1.0 if row["chosen_id"] == low else -1.0 for row in rows]
-    weights = [len(row["feedback_ids"]) for row in rows]
-    total = sum(weights)
-    edge = (
-        math.fsum(
-            sign * weight * (row["target_prob"] - 0.5)
-            for row, sign, weight in zip(rows, signs, weights, strict=True)
+def _counts(
+    tables: Slice, usable: Slice, pool: Pool, pairs: Pairs, table: pa.Table
+) -> dict[str, Counts]:
+    used_R = np.zeros(len(pool.table), dtype=bool)
+    used_R[pairs.record_E] = True
+    counts = {}
+    for kind, records in tables.items():
+        place = pool.kinds.index(kind)
+        mine = table.filter(pc.equal(table["feedback_kind"].cast(pa.string()), kind))
+        gold = pc.sum(records["gold"]).as_py() or 0
+        counts[kind] = Counts(
+            records=len(records),
+            gold=gold,
+            excluded=len(records) - gold - len(usable[kind]),
+            silent=int((~used_R & (pool.kind_R == place)).sum()),
+            pairs=len(mine),
+            ties=int((mine["target_prob"].to_numpy() == 0.5).sum()),
+            test=pc.sum(pc.equal(mine["split"].cast(pa.string()), "test")).as_py() or 0,
         )
-        / total
-    )
-    gap = (
-        math.fsum(
-            sign * weight * row["margin"]
-            for row, sign, weight in zip(rows, signs, weights, strict=True)
-        )
-        / total
-    )
-    # A tie has the smaller id as chosen, like a win of it.
-    sign = -1.0 if edge < 0 else 1.0
-    better = rows[signs.index(sign)] if sign in signs else _turned(first)
-    annotators = sorted({name for row in rows for name in row["annotator_ids"]})
-    guidelines = {row["guideline_version"] for row in rows}
-    return first | {
-        **{name: better[name] for name in ("chosen", "rejected", "chosen_id", "rejected_id")},
-        "target_prob": 0.5 + abs(edge),
-        "margin": max(0.0, gap * sign) if edge else 0.0,
-        "feedback_ids": sorted({name for row in rows for name in row["feedback_ids"]}),
-        "annotator_ids": annotators,
-        "n_annotators": len(annotators),
-        "agreement": None,
-        "score_chosen": None,  # scores of different kinds have no common scale
-        "score_rejected": None,
-        "converter": "+".join(sorted({row["converter"] for row in rows})),
-        "converter_config_sha256": sha256_of(
-            sorted({row["converter_config_sha256"] for row in rows})
-        ),
-        "guideline_version": guidelines.pop() if len(guidelines) == 1 else None,
-        "created_at": max(row["created_at"] for row in rows),
-    }
+    return counts
 
 
-def _turned(row: Preference) -> Preference:
-    return row | {
-        "chosen": row["rejected"],
-        "rejected": row["chosen"],
-        "chosen_id": row["rejected_id"],
-        "rejected_id": row["chosen_id"],
-    }
-
-
-def _assert_valid(pairs: Sequence[Preference], records: Sequence[Record]) -> None:
-    """Valid records give valid pairs; anything else is our bug."""
-    for pair in pairs:
-        problems = validate_preference(pair)
-        assert not problems, (pair["pair_id"], problems)
-    by_id = {record["feedback_id"]: record for record in records}
-    table_problems = list(preferences_problems(pairs, by_id))
-    assert not table_problems, table_problems[:3]
-
-
-def _counts(kind: str, records: Sequence[Record], pairs: Sequence[Preference]) -> Counts:
-    mine = [pair for pair in pairs if pair["feedback_kind"] == kind]
-    used = {name for pair in pairs for name in pair["feedback_ids"]}
-    splits = Counter(pair["split"] for pair in mine)
-    gold = sum(record["gold"] for record in records)
-    return Counts(
-        records=len(records),
-        gold=gold,
-        silent=sum(record["feedback_id"] not in used for record in records) - gold,
-        pairs=len(mine),
-        ties=sum(pair["target_prob"] == 0.5 for pair in mine),
-        test=splits["test"],
-    )
+def _noise_by_id(noise: Mapping[str, float]) -> Callable[[pa.Array], pa.Array]:
+    """The probabilities of the pairs that have one."""
+    for name, value in noise.items():
+        if not 0 <= value < 0.5:
+            raise UserError(
+                f"noise of pair {name}: must be at least 0 and below 1/2, found {value}"
+            )
+    ids, values = pa.array(list(noise), pa.string()), pa.array(list(noise.values()), pa.float32())
+    return lambda pair_ids: values.take(pc.index_in(pair_ids, ids))

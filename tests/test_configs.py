@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from align.data.errors import UserError
-from align.data.schemas import FEEDBACK, completed
-from align.data.validate import LEAST_COMPLETIONS, validate_record
+from align.data.schemas import FEEDBACK, LEAST_COMPLETIONS, completed
+from align.data.validate import validate_record
 from align.pipeline.config import STAGES
 from align.pipeline.inputs import check_inputs
 from align.pipeline.loading import dump_config, load_config
-from align.reward.convert import TO_PAIRS
+from align.reward.feedback.kinds import OPINIONS
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))
@@ -45,7 +45,7 @@ def test_the_data_of_every_shipped_config_is_where_it_says(path: Path, shared: P
         assert all(problem.startswith("model.") for problem in str(error).splitlines())
 
 
-@pytest.mark.parametrize("kind", TO_PAIRS)
+@pytest.mark.parametrize("kind", OPINIONS)
 def test_the_feedback_that_the_readme_shows_is_valid(kind: str, root: Path) -> None:
     readme = (root / "README.md").read_text(encoding="utf-8")
     record = json.loads(readme.partition("```json")[2].partition("```")[0])

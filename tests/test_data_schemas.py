@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from align.data.atomic import write_parquet
+from align.data.by_prompt import by_prompt
 from align.data.errors import DataError
 from align.data.importers.header import header
-from align.data.invariants import preferences_problems, records_problems
+from align.data.invariants import consistent
 from align.data.messages import assistant, user
+from align.data.pair_invariants import pairs_problems, provenance_problems
+from align.data.record_batches import record_batch
 from align.data.schemas import (
     ANNOTATOR,
     FEEDBACK,
@@ -26,6 +29,7 @@ from align.data.schemas import (
     write_table,
 )
 from align.data.validate import validate_annotator, validate_preference, validate_record
+from align.reward.config import FeedbackConfig
 from align.reward.convert import convert
 
 GIVEN = {
@@ -59,6 +63,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "chosen_option": "A",
         "reward": 1.0,
         "n_permutations": 2,
+        "annotator_kind": "model",
     },
 }
 ANSWERS = {"best_of": 3, "ranking": 3, "comparison": 2, "question": 1, "rule": 1, "rbrm": 1}
@@ -80,8 +85,9 @@ def record(kind: str, **changes: Any) -> Record:
 
 
 def preference(**changes: Any) -> Record:
-    pairs, _ = convert([record("comparison")], "soft", 0.1)
-    return pairs[0] | changes
+    (part,) = convert([record("comparison")], FeedbackConfig(), 0.1)
+    made: Record = part.pairs.to_pylist()[0]
+    return made | changes
 
 
 @pytest.mark.parametrize("kind", FEEDBACK)
@@ -303,22 +309,26 @@ def swapped(pair: Record) -> Record:
         (lambda pair: [pair, pair | {"split": "validation", "group_id": "x"}], "split"),
         (lambda pair: [pair, swapped(pair) | {"group_id": "x"}], "pair_id"),
         (lambda pair: [pair, pair | {"group_id": "x"}], "pair_id"),
-        (lambda pair: [pair | {"feedback_ids": ["nobody"]}], "feedback_ids"),
     ],
 )
 def test_a_preference_table_is_checked(
     change: Callable[[Record], list[Record]], field: str
 ) -> None:
-    records = {"f1": record("comparison")}
-    assert list(preferences_problems([preference()], records)) == []
-    fields = {name for _, name, _ in preferences_problems(change(preference()), records)}
-    assert field in fields
+    assert list(pairs_problems(table_of([preference()], PREFERENCE))) == []
+    problems = pairs_problems(table_of(change(preference()), PREFERENCE))
+    assert field in {problem.field for problem in problems}
 
 
-def test_a_gold_record_in_the_preference_table_is_found() -> None:
-    gold = {"f1": record("comparison", gold=True)}
-    ((_, field, reason),) = preferences_problems([preference()], gold)
-    assert field == "feedback_ids" and "gold" in reason
+def test_every_feedback_id_resolves_to_a_record_that_is_not_gold() -> None:
+    pairs = table_of([preference()], PREFERENCE)
+    for ids, gold, reason in (
+        (["f1"], [False], None),
+        (["f2"], [False], "not there"),
+        (["f2", "f1"], [False, True], "gold"),
+    ):
+        problems = list(provenance_problems(pairs, pa.array(ids), pa.array(gold)))
+        assert [(row, field) for row, field, _ in problems] == [(0, "feedback_ids")] * bool(reason)
+        assert reason is None or reason in problems[0].reason
 
 
 @pytest.mark.parametrize(
@@ -332,8 +342,11 @@ def test_a_gold_record_in_the_preference_table_is_found() -> None:
 )
 def test_an_id_that_names_two_things_is_found(changes: dict[str, Any], field: str) -> None:
     first = record("comparison")
-    ((row, name, _),) = records_problems([first, first | changes])
-    assert (row, name) == (1, field)
+    with by_prompt([record_batch([first, first | changes])], None) as slices:
+        (part,) = slices
+        good, ((kind, row, name, _),) = consistent(part, slices.repeated)
+    assert (kind, row, name) == ("comparison", 1, field)
+    assert len(good["comparison"]) == 1
 
 
 def test_the_preference_schema_keeps_to_column_names_that_trl_does_not_misread() -> None:

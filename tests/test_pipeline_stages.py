@@ -86,7 +86,7 @@ def test_the_first_ppo_step_starts_at_the_reference(tiny_run: Path, timeless: Ti
 
 
 def test_every_pair_says_where_it_came_from(tiny_run: Path) -> None:
-    from align.reward.convert import read_pairs
+    from align.reward.pairs_file import read_pairs
 
     pairs = read_pairs(tiny_run / "rm" / "pairs.parquet")
     raw = [

@@ -2,23 +2,40 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from align.data.config import FeedbackFormat, FeedbackSource
-from align.data.errors import DataError, UserError
+from align.data.errors import DataError
 from align.data.feedback import read_feedback
 from align.data.importers.header import header
 from align.data.messages import assistant, user
-from align.data.schemas import PREFERENCE, Record, completed, write_table
-from align.reward.convert import Counts, convert, read_pairs, write_pairs
+from align.data.schemas import PREFERENCE, Preference, Record, completed, write_table
+from align.reward.config import FeedbackConfig
+from align.reward.convert import Counts
+from align.reward.convert import convert as convert_parts
+from align.reward.feedback.pairs import Ties
+from align.reward.pairs_file import read_pairs, write_pairs
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "feedback"
 needs_shared = pytest.mark.skipif(
     not SHARED.exists(), reason="needs the real feedback in ../shared"
 )
+
+
+def convert(
+    records: Iterable[Record], ties: Ties = "soft"
+) -> tuple[list[Preference], dict[str, Counts]]:
+    """The rows of the table, and the counts."""
+    rows: list[Preference] = []
+    counts: dict[str, Counts] = {}
+    for part in convert_parts(records, FeedbackConfig(ties=ties), 0.1):
+        rows += part.pairs.to_pylist()
+        counts |= part.counts
+    return rows, counts
 
 
 def ranked(name: str, ranks: list[int], source: str = "rankings") -> Record:
@@ -47,7 +64,7 @@ def test_all_kinds_become_one_table_with_counts() -> None:
         battle("h", "skip"),
         battle("i", "a") | {"prompt_id": "other", "prompt": user("Ho"), "cluster_id": "other"},
     ]
-    pairs, counts = convert(records, "soft", 0.1)
+    pairs, counts = convert(records)
     held_out = [pair["feedback_kind"] for pair in pairs if pair["split"] == "test"]
     assert counts == {
         "ranking": Counts(
@@ -60,16 +77,11 @@ def test_all_kinds_become_one_table_with_counts() -> None:
 
 
 def test_no_records_give_no_pairs() -> None:
-    assert convert([], "soft", 0.1) == ([], {})
-
-
-def test_a_kind_without_a_converter_is_one_line() -> None:
-    with pytest.raises(UserError, match="feedback of kind rbrm cannot become pairs yet"):
-        convert([ranked("f", [1, 2]) | {"kind": "rbrm"}], "soft", 0.1)
+    assert convert([]) == ([], {})
 
 
 def test_kinds_that_agree_make_one_pair_with_all_the_provenance() -> None:
-    pairs, _ = convert([ranked("f", [1, 2]), battle("g", "a")], "soft", 0.1)
+    pairs, _ = convert([ranked("f", [1, 2]), battle("g", "a")])
     (pair,) = pairs
     assert (pair["chosen_id"], pair["target_prob"], pair["weight"]) == ("0", 1.0, 1.0)
     assert pair["feedback_ids"] == ["f", "g"] and pair["n_annotators"] == 2
@@ -84,41 +96,37 @@ def test_kinds_that_disagree_are_merged_by_their_numbers_of_records(
     votes: str, chosen: str, target: float
 ) -> None:
     records = [battle(f"g{i}", vote) for i, vote in enumerate(votes)]
-    (pair,), _ = convert([ranked("f", [1, 2]), *records], "soft", 0.1)
+    (pair,), _ = convert([ranked("f", [1, 2]), *records])
     assert pair["chosen_id"] == chosen and pair["target_prob"] == pytest.approx(target)
     assert pair["chosen"] == assistant(chosen)
 
 
 def test_a_contradiction_is_a_tie_and_goes_when_ties_are_dropped() -> None:
     records = [ranked("f", [1, 2]), battle("g", "b")]
-    assert convert(records, "drop", 0.1)[0] == []
+    assert convert(records, "drop")[0] == []
 
 
 def test_rows_in_any_order_give_the_same_table() -> None:
     generator = random.Random(1)
     records = [ranked(f"f{i}", generator.sample([1, 2, 3, 4], 4)) for i in range(5)]
     records += [battle(f"g{i}", generator.choice(["a", "b", "tie"])) for i in range(9)]
-    table, counts = convert(records, "soft", 0.1)
+    table, counts = convert(records)
     generator.shuffle(records)
-    again, again_counts = convert(records, "soft", 0.1)
+    again, again_counts = convert(records)
     assert table == again and counts == again_counts
 
 
 def test_pairs_survive_parquet(tmp_path: Path) -> None:
-    pairs, _ = convert([ranked("f", [1, 2, 2]), battle("g", "a")], "soft", 0.1)
+    records = [ranked("f", [1, 2, 2]), battle("g", "a")]
     path = tmp_path / "pairs.parquet"
-    write_pairs(path, pairs)
+    counts = write_pairs(path, convert_parts(records, FeedbackConfig(), 0.1))
     assert pq.read_schema(path).metadata[b"align.schema"] == b"preference"
-    for ours, theirs in zip(read_pairs(path), pairs, strict=True):
-        for name in PREFERENCE.names:
-            expected = theirs[name]
-            if isinstance(expected, float):
-                expected = pytest.approx(expected, rel=1e-6)
-            assert ours[name] == expected, name
+    pairs, expected = convert(records)
+    assert read_pairs(path) == pairs and counts == expected
 
 
 def test_a_table_of_pairs_is_checked_when_it_is_read(tmp_path: Path) -> None:
-    pairs, _ = convert([ranked("f", [1, 2])], "soft", 0.1)
+    pairs, _ = convert([ranked("f", [1, 2])])
     path = tmp_path / "pairs.parquet"
     write_table(path, [pairs[0] | {"target_prob": 0.2}], PREFERENCE)
     with pytest.raises(DataError, match=r"pairs\.parquet:1: target_prob: must be 0\.5 to 1"):
@@ -148,7 +156,7 @@ def test_real_feedback_becomes_valid_pairs(
 ) -> None:
     source = FeedbackSource(format=format, path=SHARED / name)
     records = read_feedback([source], 0.01, tmp_path / "rejected.jsonl")
-    assert len(convert(records, "soft", 0.1)[0]) == count
+    assert len(convert(records)[0]) == count
 
 
 @needs_shared
@@ -156,7 +164,7 @@ def test_real_truthfulqa_answers_become_pairs_by_two_criteria(tmp_path: Path) ->
     source = FeedbackSource(format="truthfulqa_judge", path=SHARED / "truthfulqa-judge", rows=400)
     records = read_feedback([source], 0.01, tmp_path / "rejected.jsonl")
     assert len(records) == 400 and len({one["prompt_id"] for one in records}) > 50
-    pairs, _ = convert(records, "soft", 0.1)
+    pairs, _ = convert(records)
     criteria = Counter(pair["criterion"] for pair in pairs)
     assert criteria.keys() == {"honest", "helpful"} and min(criteria.values()) > 100
     assert all(pair["target_prob"] == 1.0 for pair in pairs)

@@ -12,7 +12,10 @@ from align.data.config import FeedbackFormat, FeedbackSource
 from align.data.demo import demo_instructions, demo_prompts
 from align.data.feedback import read_feedback
 from align.data.schemas import FEEDBACK, PREFERENCE, Record, completed
-from align.reward.convert import convert, write_pairs
+from align.reward.config import FeedbackConfig
+from align.reward.convert import convert
+from align.reward.feedback.pairs import Ties
+from align.reward.pairs_file import write_pairs
 from align.reward.simulated import simulate_feedback
 
 PROMPTS = [row["prompt"] for row in demo_prompts(80, 3, "feedback")]
@@ -23,10 +26,9 @@ ANSWERS = [TEXTS[4 * i : 4 * i + 4] for i in range(80)]
 UNPINNED = {"converter_config_sha256"}
 
 
-def digest(records: Iterable[Record], folder: Path, ties: str) -> tuple[int, str]:
+def digest(records: Iterable[Record], folder: Path, ties: Ties) -> tuple[int, str]:
     """Rows and hash of the table as it is written."""
-    pairs, _ = convert(list(records), ties, 0.1)
-    write_pairs(folder / "pairs.parquet", pairs)
+    write_pairs(folder / "pairs.parquet", convert(records, FeedbackConfig(ties=ties), 0.1))
     columns = [name for name in PREFERENCE.names if name not in UNPINNED]
     table = pq.read_table(folder / "pairs.parquet", columns=columns)
     text = json.dumps(table.to_pydict(), default=str, sort_keys=True)
@@ -37,7 +39,7 @@ def digest(records: Iterable[Record], folder: Path, ties: str) -> tuple[int, str
     ("ties", "recorded"), [("soft", (572, "76986fa5265c949d")), ("drop", (522, "a2052c195b36025c"))]
 )
 def test_simulated_feedback_gives_the_recorded_pairs(
-    tmp_path: Path, ties: str, recorded: tuple[int, str]
+    tmp_path: Path, ties: Ties, recorded: tuple[int, str]
 ) -> None:
     simulated = simulate_feedback(PROMPTS, ANSWERS, seed=3)
     records = [completed(one, FEEDBACK[kind]) for kind, rows in simulated.items() for one in rows]

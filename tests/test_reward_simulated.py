@@ -5,10 +5,13 @@ from itertools import combinations
 
 import pytest
 
+from align.data.by_prompt import by_prompt
 from align.data.demo import demo_instructions, demo_prompts
-from align.data.invariants import records_problems
+from align.data.invariants import consistent
+from align.data.record_batches import record_batch
 from align.data.schemas import FEEDBACK, Record, completed
 from align.data.validate import validate_record
+from align.reward.config import FeedbackConfig
 from align.reward.convert import convert
 from align.reward.simulated import JUDGES, PANEL, TIE, simulate_feedback
 from align.reward.taste import taste
@@ -32,7 +35,9 @@ def test_every_record_is_valid(feedback: dict[str, list[Record]]) -> None:
         completed(record, FEEDBACK[kind]) for kind, rows in feedback.items() for record in rows
     ]
     assert [problem for record in records for problem in validate_record(record)] == []
-    assert list(records_problems(records)) == []
+    kinds = [[one for one in records if one["kind"] == kind] for kind in feedback]
+    with by_prompt(map(record_batch, kinds), None) as slices:
+        assert [consistent(part, slices.repeated)[1] for part in slices] == [[]]
 
 
 def test_prompts_take_the_four_forms_in_turn_and_several_people_judge_each(
@@ -119,7 +124,8 @@ def test_the_pairs_agree_with_the_taste(feedback: dict[str, list[Record]]) -> No
     records = [
         completed(record, FEEDBACK[kind]) for kind, rows in feedback.items() for record in rows
     ]
-    pairs, counts = convert(records, "soft", 0.1)
+    (part,) = convert(records, FeedbackConfig(), 0.1)
+    pairs, counts = part.pairs.to_pylist(), part.counts
     assert all(counts[kind].pairs > 100 for kind in feedback)
     right = [
         taste(pair["chosen"][-1]["content"]) > taste(pair["rejected"][-1]["content"])

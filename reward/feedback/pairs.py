@@ -1,205 +1,217 @@
-"""From judgements to preference pairs: what all feedback kinds share.
+"""From opinions to preference pairs: what all feedback kinds share.
 
-A converter says what a record means as `Opinion`s: of two answers to one prompt, how likely the
-first is the better one. Here opinions on the same two answers are merged into one pair, so a pair
-and its reverse never both exist, and every prompt gets the same weight.
+Opinions of all kinds on the same two answers by the same criterion are merged into one pair, so a
+pair and its reverse never both exist. First the votes of one kind, group (prompt, criterion and
+source) and two answers are counted; where several kinds or sources judged the same two answers,
+each speaks for the number of its records, and the pair stays in the first of the groups by name.
+
+Legend: R records, A answers, O opinions, L counts of votes, M pairs, E entries of "this rests on
+that record". Of two answers, the low one has the smaller id.
 """
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
 
-from align.data.messages import Message, sha256_of
-from align.data.schemas import Preference, Record
-from align.data.splits import split_of
+import numpy as np
+
+from align.data.arrays import (
+    Floats,
+    Ints,
+    joint_codes,
+    run_means,
+    run_sums,
+    runs,
+)
+from align.reward.feedback.pool import Pool
 
 Ties = Literal["soft", "drop"]
-VERSION = 1  # of the conversion; raise it when the same records give other pairs
-
-
-class Answer(NamedTuple):
-    """One answer to a prompt."""
-
-    id: str
-    turns: list[Message]
-
-
-class Scored(NamedTuple):
-    """An answer that was judged alone, by one record."""
-
-    record: Record
-    score: float
+EVEN = 1e-12  # an edge smaller than this is the rounding of votes that cancel out
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What some records say about two answers to their prompt."""
+class Counts:
+    """The votes of one kind and group on two answers (places in A)."""
 
-    records: tuple[Record, ...]
-    first: Answer
-    second: Answer
-    prob: float  # that the first is better: 1, 0, or 1/2 for a tie
-    scores: tuple[float, float] | None = None  # of first and second; their gap is the margin
+    low_L: Ints
+    high_L: Ints
+    prob_L: Floats  # that the low one is better
+    gap_L: Floats  # by how much; nan: unknown
+    score_low_L: Floats  # nan: not scored
+    score_high_L: Floats
+    agreement_L: Floats  # nan for one vote
+    group_weight_L: Floats
+    first_L: Ints  # the record with the smallest id
+    owner_E: Ints
+    record_E: Ints  # in the order of their ids
 
-    def reversed(self) -> "Opinion":
-        """The same, with the answers changing places."""
-        scores = self.scores and self.scores[::-1]
-        return Opinion(self.records, self.second, self.first, 1 - self.prob, scores)
+    def __len__(self) -> int:
+        return len(self.low_L)
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """How one kind becomes pairs; its hash goes with every pair."""
+class Pairs:
+    """Pairs of answers (places in A), each two once by each criterion."""
 
-    kind: str
-    ties: Ties
-    held_out: float
-    options: dict[str, float] = field(default_factory=dict)
+    chosen_M: Ints
+    rejected_M: Ints
+    prob_M: Floats  # that the chosen one is better, 1/2 to 1
+    margin_M: Floats
+    score_chosen_M: Floats
+    score_rejected_M: Floats
+    agreement_M: Floats
+    group_weight_M: Floats
+    first_M: Ints  # the record with the smallest id in the first group by name
+    kinds_M: Ints  # the kinds it rests on, a bit for each
+    owner_E: Ints
+    record_E: Ints
 
-    @property
-    def sha256(self) -> str:
-        """Names everything that the pairs depend on, besides the records."""
-        return sha256_of([VERSION, self.kind, self.ties, self.held_out, self.options])
-
-
-def answers_of(record: Record) -> list[Answer]:
-    """The answers that a record judges."""
-    return [
-        Answer(name, turns)
-        for name, turns in zip(record["completion_ids"], record["completions"], strict=True)
-    ]
+    def __len__(self) -> int:
+        return len(self.chosen_M)
 
 
-def exportable(records: Iterable[Record]) -> Iterator[Record]:
-    """Without gold records: they test annotators and train nothing."""
-    return (record for record in records if not record["gold"])
+Rows = TypeVar("Rows", Counts, Pairs)
 
 
-def opinions_apart(scored: Iterable[Scored], least_gap: float) -> Iterator[Opinion]:
-    """Compare answers that were judged one at a time: same prompt, criterion and source.
+def picked(rows: Rows, places: Ints) -> Rows:
+    """Some of the rows, in the order given."""
+    new = np.full(len(rows), -1)
+    new[places] = np.arange(len(places))
+    owner_E = new[rows.owner_E]
+    order = np.argsort(owner_E, kind="stable")
+    order = order[owner_E[order] >= 0]
+    values: dict[str, Any] = {
+        field.name: getattr(rows, field.name)[places]
+        for field in fields(rows)
+        if not field.name.endswith("_E")
+    }
+    return type(rows)(**values, owner_E=owner_E[order], record_E=rows.record_E[order])
 
-    Several scores of one answer are averaged. Scores closer than `least_gap` say nothing: nobody
-    saw the two answers together and called them equal.
+
+def pairs_of(pool: Pool, ties: Ties) -> Pairs:
+    """One pair per two answers and criterion; with `ties` drop, tie votes and even pairs go.
+
+    `prob` is the mean over the opinions, turned so that the chosen answer is the better one; the
+    low answer of an even pair is the chosen one. Answers of the same text make no pair.
     """
-    groups: dict[tuple[str, str, str], dict[str, list[Scored]]] = defaultdict(dict)
-    for one in scored:
-        (name,) = one.record["completion_ids"]
-        groups[_group_of(one.record)].setdefault(name, []).append(one)
-    for group in groups.values():
-        for ours, theirs in combinations(group.values(), 2):
-            scores = (_mean([one.score for one in ours]), _mean([one.score for one in theirs]))
-            if abs(scores[0] - scores[1]) >= least_gap:
-                records = tuple(one.record for one in (*ours, *theirs))
-                (first,), (second,) = answers_of(ours[0].record), answers_of(theirs[0].record)
-                yield Opinion(records, first, second, float(scores[0] > scores[1]), scores)
+    counts = _counted(pool, ties)
+    if ties == "drop":
+        counts = picked(counts, np.flatnonzero(counts.prob_L != 0.5))
+    pairs = _merged(pool, counts)
+    return picked(pairs, np.flatnonzero(pairs.prob_M != 0.5)) if ties == "drop" else pairs
 
 
-def pairs_of(opinions: Iterable[Opinion], conversion: Conversion) -> list[Preference]:
-    """One pair per two answers, prompt, criterion and source, in an order of its own.
+def _counted(pool: Pool, ties: Ties) -> Counts:
+    """`group_weight` is the number of opinions, 1 on average over the kind and group.
 
-    `target_prob` is the mean over the opinions, turned so that `chosen` is the better answer.
-    Answers that are the same text make no pair. `group_weight` is the number of opinions, 1 on
-    average over the group: the likelihood of the votes, at equal weight per prompt.
+    That is the likelihood of the votes, at equal weight per prompt.
     """
-    merged: dict[tuple[tuple[str, str, str], str, str], list[Opinion]] = defaultdict(list)
-    for opinion in opinions:
-        tie = opinion.prob == 0.5
-        if opinion.first.turns == opinion.second.turns or (tie and conversion.ties == "drop"):
-            continue
-        if opinion.first.id > opinion.second.id:
-            opinion = opinion.reversed()
-        group = _group_of(opinion.records[0])
-        merged[group, opinion.first.id, opinion.second.id].append(opinion)
-    votes: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for (group, _, _), same in merged.items():
-        votes[group].append(len(same))
-    pairs = [
-        _pair(same, conversion, len(same) / _mean(votes[group]))
-        for (group, _, _), same in merged.items()
-    ]
-    return weighed(
-        pair for pair in pairs if conversion.ties == "soft" or pair["target_prob"] != 0.5
+    said = pool.opinions
+    kept_O = pool.text_A[said.first_O] != pool.text_A[said.second_O]
+    if ties == "drop":
+        kept_O &= said.prob_O != 0.5
+    swap_O = pool.answer_A[said.first_O] > pool.answer_A[said.second_O]
+    low_O = np.where(swap_O, said.second_O, said.first_O)
+    high_O = np.where(swap_O, said.first_O, said.second_O)
+    record_O = pool.record_A[said.first_O]
+    group_R = joint_codes(pool.prompt_R, pool.criterion_R, pool.source_R)
+    group_O, kind_O = group_R[record_O], pool.kind_R[record_O]
+    kept = np.flatnonzero(kept_O)
+    keys = (group_O, pool.answer_A[low_O], pool.answer_A[high_O], kind_O)
+    order, start_L1 = runs(*(key[kept] for key in keys), then=pool.feedback_R[record_O[kept]])
+    order = kept[order]
+    first, votes_L = order[start_L1[:-1]], np.diff(start_L1)
+
+    swap = swap_O[order]
+    ours, theirs = said.score_first_O[order], said.score_second_O[order]
+    prob = np.where(swap, 1 - said.prob_O[order], said.prob_O[order])
+    owner_E, record_E = _entries(pool, _owners(order, start_L1, len(kept_O)))
+    return Counts(
+        low_L=low_O[first],
+        high_L=high_O[first],
+        prob_L=run_means(prob, start_L1),
+        gap_L=run_means(np.where(swap, -1, 1) * said.gap_O[order], start_L1),
+        score_low_L=run_means(np.where(swap, theirs, ours), start_L1),
+        score_high_L=run_means(np.where(swap, ours, theirs), start_L1),
+        agreement_L=_agreement(prob, start_L1),
+        group_weight_L=votes_L / _means_by(joint_codes(group_O[first], kind_O[first]), votes_L),
+        first_L=record_E[np.searchsorted(owner_E, np.arange(len(votes_L)))],
+        owner_E=owner_E,
+        record_E=record_E,
     )
 
 
-def weighed(pairs: Iterable[Preference]) -> list[Preference]:
-    """Sorted pairs with group sizes and the weights 1/|P|; call it again after removing pairs."""
-    ordered = sorted(pairs, key=lambda pair: (pair["group_id"], pair["pair_id"]))
-    sizes = Counter(pair["group_id"] for pair in ordered)
-    return [
-        pair | {"group_size": sizes[pair["group_id"]], "weight": 1 / sizes[pair["group_id"]]}
-        for pair in ordered
-    ]
+def _owners(order: Ints, start_N1: Ints, size: int) -> Ints:
+    """The run that each item went into; -1: none."""
+    owner = np.full(size, -1)
+    owner[order] = np.repeat(np.arange(len(start_N1) - 1), np.diff(start_N1))
+    return owner
 
 
-def _group_of(record: Record) -> tuple[str, str, str]:
-    return record["prompt_id"], record["criterion"], record["source"]
+def _entries(pool: Pool, owner_O: Ints) -> tuple[Ints, Ints]:
+    """Which records each count rests on, in the order of their ids."""
+    owner_E, record_E = owner_O[pool.opinions.opinion_E], pool.opinions.record_E
+    order = np.lexsort((pool.feedback_R[record_E], owner_E))
+    order = order[owner_E[order] >= 0]
+    return owner_E[order], record_E[order]
 
 
-def _pair(same: Sequence[Opinion], conversion: Conversion, group_weight: float) -> Preference:
-    """Merge opinions that all have the smaller id first."""
-    prob = _mean([opinion.prob for opinion in same])
-    scores = _mean_scores(same)
-    better, worse = same[0].first, same[0].second
-    if prob < 0.5:
-        prob, better, worse = 1 - prob, worse, better
-        scores = scores and scores[::-1]
-    gap = max(0.0, scores[0] - scores[1]) if scores else 0.0
-    by_id = {record["feedback_id"]: record for opinion in same for record in opinion.records}
-    records = [by_id[name] for name in sorted(by_id)]
-    record = records[0]
-    annotators = sorted({record["annotator_id"] for record in records})
-    guidelines = {record["guideline_version"] for record in records}
-    cluster_id = record["cluster_id"] or record["prompt_id"]
-    ids = sorted((better.id, worse.id))
-    return {
-        "prompt": record["prompt"],
-        "chosen": better.turns,
-        "rejected": worse.turns,
-        "margin": 0.0 if prob == 0.5 else gap,
-        "target_prob": prob,
-        "weight": 1.0,
-        "group_weight": group_weight,
-        "group_id": "|".join(_group_of(record)),
-        "group_size": 1,
-        "pair_id": sha256_of([record["prompt_id"], ids, record["criterion"]]),
-        "prompt_id": record["prompt_id"],
-        "cluster_id": cluster_id,
-        "chosen_id": better.id,
-        "rejected_id": worse.id,
-        "criterion": record["criterion"],
-        "feedback_kind": conversion.kind,
-        "feedback_ids": [record["feedback_id"] for record in records],
-        "annotator_ids": annotators,
-        "n_annotators": len(annotators),
-        "agreement": _agreement(same),
-        "noise_prob": None,
-        "score_chosen": scores and scores[0],
-        "score_rejected": scores and scores[1],
-        "rule_id": record.get("rule_id"),
-        "split": split_of(cluster_id, conversion.held_out),
-        "converter": f"{conversion.kind}/{VERSION}",
-        "converter_config_sha256": conversion.sha256,
-        "guideline_version": guidelines.pop() if len(guidelines) == 1 else None,
-        "created_at": max(record["created_at"] for record in records),
-    }
+def _agreement(prob: Floats, start_L1: Ints) -> Floats:
+    """The share of opinions for the commonest of better, worse and tie; nan for one opinion."""
+    votes_L = np.diff(start_L1)
+    same = [run_sums((prob == value).astype(np.int64), start_L1) for value in (0, 0.5, 1)]
+    return np.where(votes_L > 1, np.max(same, axis=0) / votes_L, np.nan)
 
 
-def _mean_scores(same: Sequence[Opinion]) -> tuple[float, float] | None:
-    scores = [opinion.scores for opinion in same if opinion.scores is not None]
-    if not scores:
-        return None
-    return _mean([first for first, _ in scores]), _mean([second for _, second in scores])
+def _means_by(group_L: Ints, votes_L: Ints) -> Floats:
+    """The mean votes of each row's group."""
+    means: Floats = (np.bincount(group_L, votes_L) / np.bincount(group_L))[group_L]
+    return means
 
 
-def _agreement(same: Sequence[Opinion]) -> float | None:
-    """The share of opinions for the commonest of better, worse and tie; None for one opinion."""
-    counts = Counter(opinion.prob for opinion in same)
-    return max(counts.values()) / len(same) if len(same) > 1 else None
+def _margins(counts: Counts) -> Floats:
+    """How much the better answer is better, at least 0; 0 for a tie and where it is unknown."""
+    sign_L = np.where(counts.prob_L < 0.5, -1.0, 1.0)
+    scored = counts.score_low_L - counts.score_high_L
+    gap_L = np.nan_to_num(np.where(np.isnan(scored), counts.gap_L, scored))
+    return np.where(counts.prob_L == 0.5, 0.0, np.maximum(gap_L * sign_L, 0.0))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _merged(pool: Pool, counts: Counts) -> Pairs:
+    """Counts of different kinds and sources on the same two answers by the same criterion."""
+    topic_R = joint_codes(pool.prompt_R, pool.criterion_R)
+    name_L = joint_codes(pool.source_R[counts.first_L], pool.kind_R[counts.first_L])
+    keys = (topic_R[counts.first_L], pool.answer_A[counts.low_L], pool.answer_A[counts.high_L])
+    order, start_M1 = runs(*keys, then=name_L)
+    first, single_M = order[start_M1[:-1]], np.diff(start_M1) == 1
+    prob_L, margin_L = np.maximum(counts.prob_L, 1 - counts.prob_L), _margins(counts)
+
+    records_L = np.bincount(counts.owner_E, minlength=len(prob_L))[order]
+    sign_L = np.where(counts.prob_L < 0.5, -1.0, 1.0)[order]
+    total_M = run_sums(records_L, start_M1)
+    edge_M = run_sums(records_L * sign_L * (prob_L[order] - 0.5), start_M1) / total_M
+    edge_M = np.where(np.abs(edge_M) < EVEN, 0.0, edge_M)
+    gap_M = run_sums(records_L * sign_L * margin_L[order], start_M1) / total_M
+    swap_M = edge_M < 0
+    merged_margin = np.where(edge_M == 0, 0.0, np.maximum(np.where(swap_M, -gap_M, gap_M), 0.0))
+
+    low, high = counts.low_L[first], counts.high_L[first]
+    # Scores of different kinds have no common scale.
+    score_low = np.where(single_M, counts.score_low_L[first], np.nan)
+    score_high = np.where(single_M, counts.score_high_L[first], np.nan)
+    owner_E = _owners(order, start_M1, len(order))[counts.owner_E]
+    by_id = np.lexsort((pool.feedback_R[counts.record_E], owner_E))
+    kind_bits = (1 << pool.kind_R[counts.first_L])[order]
+    return Pairs(
+        chosen_M=np.where(swap_M, high, low),
+        rejected_M=np.where(swap_M, low, high),
+        prob_M=np.where(single_M, prob_L[first], 0.5 + np.abs(edge_M)),
+        margin_M=np.where(single_M, margin_L[first], merged_margin),
+        score_chosen_M=np.where(swap_M, score_high, score_low),
+        score_rejected_M=np.where(swap_M, score_low, score_high),
+        agreement_M=np.where(single_M, counts.agreement_L[first], np.nan),
+        group_weight_M=counts.group_weight_L[first],
+        first_M=counts.first_L[first],
+        kinds_M=np.bitwise_or.reduceat(kind_bits, start_M1[:-1]) if len(first) else kind_bits,
+        owner_E=owner_E[by_id],
+        record_E=counts.record_E[by_id],
+    )

@@ -1,76 +1,97 @@
 """Questionnaires: questions about each answer become a score, and score gaps become pairs.
 
-score = sum of weight * value / sum of weight over the questions that were answered (N/A leaves the
-denominator), or FAILED if a gate was failed. Values are 0 to 1, where 1 is good: whoever records an
-answer to a negative question turns its value around.
+A criterion's score is the sum of weight * value over the sum of weights, of its questions that were
+answered: N/A leaves the denominator. The score of an answer is the mean over criteria, weighted by
+W_c; or FAILED if a gate was failed. Values are 0 to 1, where 1 is good: whoever records an answer
+to a negative question turns its value around (`reward/criteria.py`). WebGPT (Nakano et al. 2021,
+arXiv:2112.09332, section 3.2) collected such answers and trained on the overall judgement alone:
+mode `overall`. Legend: R records, A answers, G given answers to questions, C criteria scored.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
-from typing import Any
+from collections.abc import Mapping
 
-from align.data.schemas import Preference, Record
-from align.reward.feedback.pairs import (
-    Conversion,
-    Opinion,
-    Scored,
-    Ties,
-    answers_of,
-    exportable,
-    opinions_apart,
-    pairs_of,
-)
+import numpy as np
+import pyarrow as pa
 
-LEAST_GAP = 0.1  # scores closer than this are a tie
-FAILED = -1.0  # below every sum of values, so that a gate beats any sum
+from align.data.arrays import Floats, Ints, name_codes, numbers, one_array, ragged
+from align.reward.feedback.opinions import Opinions, apart, by_score, joined, owners
+
+FAILED = -1.0  # below every mean of values, so that a gate beats any sum
 GATE = 0.5  # a gate with a lower value is failed
-
-Given = dict[str, Any]  # one answer to one question
-
-
-def to_pairs(records: Iterable[Record], ties: Ties, held_out: float) -> list[Preference]:
-    """Pairs inside records of several answers, and between records that judge one each."""
-    together: list[Record] = []
-    apart: list[Scored] = []
-    for record in exportable(records):
-        if len(record["completions"]) > 1:
-            together.append(record)
-        elif (score := score_of(record["answers"])) is not None:
-            apart.append(Scored(record, score))
-    opinions = [one for record in together for one in _opinions(record)]
-    opinions += opinions_apart(apart, LEAST_GAP)
-    return pairs_of(opinions, Conversion("question", ties, held_out, {"least_gap": LEAST_GAP}))
+STRONGEST = 2  # overall judgements go from -2 to 2
 
 
-def score_of(answers: Sequence[Given]) -> float | None:
-    """The score of one answer, 0 to 1 or FAILED; None if every question was N/A."""
-    answered = [given for given in answers if given["value"] is not None]
-    if any(given["gate"] and given["value"] < GATE for given in answered):
-        return FAILED
-    total = math.fsum(given["weight"] for given in answered)
-    if total == 0:
-        return None
-    return math.fsum(given["weight"] * given["value"] for given in answered) / total
+def opinions(table: pa.Table, score_A: Floats, least_gap: float) -> Opinions:
+    """Pairs by score: inside records of several answers, and between records of one each."""
+    start_R1, _ = ragged(table["completion_ids"])
+    alone_R = np.where(np.diff(start_R1) == 1, score_A[start_R1[:-1]], np.nan)
+    return joined(by_score(start_R1, score_A, least_gap), apart(table, alone_R, least_gap))
 
 
-def _opinions(record: Record) -> Iterator[Opinion]:
-    scores = _scores(record)
-    for (first, ours), (second, theirs) in combinations(
-        zip(answers_of(record), scores, strict=True), 2
-    ):
-        if ours is None or theirs is None:
-            continue
-        is_tie = abs(ours - theirs) < LEAST_GAP
-        prob = 0.5 if is_tie else float(ours > theirs)
-        yield Opinion((record,), first, second, prob, (ours, theirs))
+def overall_scores(table: pa.Table) -> Floats:
+    """Half the overall judgement for the better of two answers, 0 for the other; else nan."""
+    start_R1, _ = ragged(table["completion_ids"])
+    record_A = owners(start_R1)
+    is_second_A = np.arange(len(record_A)) != start_R1[:-1][record_A]
+    overall_A = numbers(table["overall"])[record_A] / STRONGEST
+    return np.maximum(np.where(is_second_A, -overall_A, overall_A), 0.0)
 
 
-def _scores(record: Record) -> list[float | None]:
-    """The score of each answer: from its block of questions, else from the overall judgement."""
-    answers, count = record["answers"], len(record["completions"])
-    if not answers:
-        overall = record["overall"] / 2  # -2 to 2, above 0 where the first is better
-        return [max(overall, 0.0), max(-overall, 0.0)]
-    size = len(answers) // count
-    return [score_of(answers[start : start + size]) for start in range(0, len(answers), size)]
+def weighted_scores(
+    table: pa.Table,
+    criterion_weights: Mapping[str, float],
+    question_weights: Mapping[str, float] | None = None,
+) -> Floats:
+    """The score of each answer, 0 to 1 or FAILED; nan if every question was N/A.
+
+    W_c is 1 for a criterion that is not named. `question_weights` stand in for the weights in the
+    records; they may be negative, and the sum below the fraction is of their sizes. Where the
+    record has nothing but an overall judgement, that is the score.
+    """
+    start_R1, _ = ragged(table["completion_ids"])
+    record_G, given = _given(table)
+    answer_G = blocks(table)
+    value_G = numbers(given.field("value"))
+    weight_G = numbers(given.field("weight"))
+    if question_weights is not None:
+        codes_G, names = name_codes(given.field("question_id"))
+        weights = [question_weights.get(name, 0.0) for name in names.to_pylist()]
+        weight_G = np.array(weights, dtype=float)[codes_G]
+    criterion_G, criteria = name_codes(given.field("criterion"))
+    weight_C = np.array([criterion_weights.get(name, 1.0) for name in criteria.to_pylist()])
+    shape = (int(start_R1[-1]), len(criteria))
+    cell_G = answer_G * len(criteria) + criterion_G
+    weight_G = np.where(np.isnan(value_G), 0.0, weight_G)
+    total_AC = _sums(cell_G, np.abs(weight_G), shape)
+    value_AC = _sums(cell_G, weight_G * np.nan_to_num(value_G), shape)
+    answered_AC = total_AC > 0
+    score_AC = np.divide(value_AC, total_AC, out=np.zeros(shape), where=answered_AC)
+    mass_A = answered_AC @ weight_C
+    score_A = np.divide(
+        score_AC @ weight_C, mass_A, out=np.full(shape[0], np.nan), where=mass_A > 0
+    )
+    is_gate = one_array(given.field("gate")).to_numpy(zero_copy_only=False)
+    score_A[answer_G[is_gate & (value_G < GATE)]] = FAILED
+    asked_R = np.bincount(record_G, minlength=len(start_R1) - 1) > 0
+    return np.where(asked_R[owners(start_R1)], score_A, overall_scores(table))
+
+
+def blocks(table: pa.Table) -> Ints:
+    """The answer (A) that each given answer is about: K blocks of the same questions."""
+    start_R1, _ = ragged(table["completion_ids"])
+    start_G1, _ = ragged(table["answers"])
+    record_G = owners(start_G1)
+    size_R = np.diff(start_G1) // np.diff(start_R1)
+    place_G = np.arange(len(record_G)) - start_G1[:-1][record_G]
+    answer_G: Ints = start_R1[:-1][record_G] + place_G // size_R[record_G]
+    return answer_G
+
+
+def _given(table: pa.Table) -> tuple[Ints, pa.StructArray]:
+    start_G1, given = ragged(table["answers"])
+    return owners(start_G1), given
+
+
+def _sums(cells: Ints, values: Floats, shape: tuple[int, int]) -> Floats:
+    sums: Floats = np.bincount(cells, values, minlength=shape[0] * shape[1]).astype(float)
+    return sums.reshape(shape)

@@ -1,31 +1,28 @@
 """Rankings: K answers in order, ties allowed, become all pairs of better and worse.
 
 Source: Ouyang et al. 2022 (InstructGPT), section 3.5: the K(K-1)/2 pairs of a prompt are one batch
-element, here a group whose weights sum to 1.
+element, here a group whose weights sum to 1. Legend: R records, A answers, O opinions.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import combinations
+import numpy as np
+import pyarrow as pa
 
-from align.data.schemas import Preference, Record
-from align.reward.feedback.pairs import (
-    Conversion,
-    Opinion,
-    Ties,
-    answers_of,
-    exportable,
-    pairs_of,
-)
+from align.data.arrays import combinations, ragged
+from align.reward.feedback.opinions import Opinions, owners, together
 
 
-def to_pairs(records: Iterable[Record], ties: Ties, held_out: float) -> list[Preference]:
-    """All pairs of each ranking; equal ranks are ties."""
-    opinions = (one for record in exportable(records) for one in _opinions(record))
-    return pairs_of(opinions, Conversion("ranking", ties, held_out))
+def opinions(table: pa.Table, margins: bool) -> Opinions:
+    """All pairs of each ranking; equal ranks are ties.
 
-
-def _opinions(record: Record) -> Iterator[Opinion]:
-    ranked = zip(answers_of(record), record["ranks"], strict=True)
-    for (first, rank), (second, other) in combinations(ranked, 2):
-        prob = 0.5 if rank == other else float(rank < other)
-        yield Opinion((record,), first, second, prob)
+    With `margins`, the gap is that of the ranks, as a share of the widest one in the ranking.
+    """
+    start_R1, ranks = ragged(table["ranks"])
+    rank_A = ranks.to_numpy().astype(np.int64)
+    first, second = combinations(start_R1)
+    gap = (rank_A[second] - rank_A[first]).astype(float)
+    prob = (1 + np.sign(gap)) / 2
+    if not margins:
+        return together(start_R1, first, second, prob)
+    worst_R = np.maximum.reduceat(rank_A, start_R1[:-1]) if len(rank_A) else rank_A
+    widest = np.maximum(worst_R - 1, 1)[owners(start_R1)[first]]
+    return together(start_R1, first, second, prob, gap / widest)

@@ -1,0 +1,50 @@
+"""The preference table as a Parquet file, written part by part and checked when it is read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from align.data.atomic import written_whole
+from align.data.errors import DataError
+from align.data.files import read_rows
+from align.data.schemas import CONFLICT, PREFERENCE, Preference, check_version, completed
+from align.data.validate import validate_preference
+from align.reward.convert import Counts, Part
+
+CONFLICTS = "conflicts.parquet"  # beside the pairs
+
+
+def write_pairs(path: Path, parts: Iterable[Part]) -> dict[str, Counts]:
+    """Write the table, and `conflicts.parquet` beside it; returns the counts by kind.
+
+    Neither file appears unless both are whole.
+    """
+    counts: dict[str, Counts] = {}
+    with (
+        written_whole(path.parent / CONFLICTS) as conflicts_file,
+        written_whole(path) as file,
+        pq.ParquetWriter(conflicts_file, CONFLICT) as conflicts,
+        pq.ParquetWriter(file, PREFERENCE, compression="zstd", compression_level=1) as pairs,
+    ):
+        for part in parts:
+            pairs.write_table(part.pairs)
+            conflicts.write_table(part.conflicts)
+            for kind, count in part.counts.items():
+                counts[kind] = counts.get(kind, Counts()) + count
+    return counts
+
+
+def read_pairs(path: Path) -> list[Preference]:
+    """A preference table that `write_pairs` wrote, checked again.
+
+    Raises: DataError if it is missing, newer than this program, or holds an invalid row.
+    """
+    check_version(path, "preference")
+    pairs = []
+    for line, row in read_rows(path):
+        pair = completed(row, PREFERENCE)
+        for name, reason in validate_preference(pair):
+            raise DataError(f"{path}:{line}: {name}: {reason}")
+        pairs.append(pair)
+    return pairs

@@ -23,8 +23,8 @@ from align.data.schemas import FEEDBACK
 
 Slice = dict[str, pa.Table]  # the records of some prompts, whole, by kind
 
-RUN_BYTES = 2**26  # of the records in memory
-BLOCK_ROWS = 256  # what is read of a run at once: the less, the more exactly a range is read
+RUN_BYTES = 2**25  # of the records in memory
+BLOCKS = 128  # of a run, read one at a time: the more, the more exactly a range is read
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _written(held: dict[str, list[pa.RecordBatch]], folder: Path, number: int) -
     for kind in list(held):
         table = pa.Table.from_batches(held.pop(kind))
         table = table.take(pc.sort_indices(table["prompt_id"]))
-        blocks = table.combine_chunks().to_batches(max_chunksize=BLOCK_ROWS)
+        rows = -(-len(table) // BLOCKS)
+        blocks = table.combine_chunks().to_batches(max_chunksize=rows)
         path = folder / f"{number}-{kind}.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             for block in blocks:

@@ -21,6 +21,7 @@ from align.data.rejects import BadRow, Rejects
 Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row | str]]  # a row, or the reason why there is none
 
+BATCH_ROWS = 8192  # read from a Parquet file at once: its own 65,536 may be very long texts
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than a long answer
 
 
@@ -170,7 +171,7 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The batches of a Parquet file, an Arrow file, or the Arrow stream that `datasets` writes."""
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches()
+            yield from file.iter_batches(batch_size=BATCH_ROWS)
         return
     with pa.memory_map(str(path)) as source:
         try:

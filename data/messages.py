@@ -39,7 +39,7 @@ def prompt_id_of(prompt: Sequence[Message]) -> str:
 
 def cluster_id_of(prompt: Sequence[Message]) -> str:
     """Names prompts alike that differ in case, spaces or Unicode form only."""
-    return sha256_of([[message["role"], _folded(message["content"])] for message in prompt])
+    return sha256_of([[message["role"], folded(message["content"])] for message in prompt])
 
 
 def completion_id_of(completion: Sequence[Message]) -> str:
@@ -47,7 +47,8 @@ def completion_id_of(completion: Sequence[Message]) -> str:
     return prompt_id_of(completion)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """The text without what two writings of it may differ in: case, spaces and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

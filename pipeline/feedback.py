@@ -13,6 +13,7 @@ from align.data.demo import demo_prompts
 from align.data.errors import UserError
 from align.data.feedback import feedback_batches
 from align.data.rejects import Rejects
+from align.data.splits import shared_answers
 from align.pipeline.answers import FEEDBACK_STEP, answer_text, sample_answers, sampling_settings
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
@@ -48,16 +49,27 @@ def collect(
     counts = write_pairs(path, _converted(sources, config, stage))
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
-    return read_pairs(path)
+    pairs = read_pairs(path)
+    if shared := shared_answers(pairs):
+        note(f"{len(shared)} texts are answers both in training and in the held-out pairs")
+    return pairs
 
 
 def _converted(sources: Sequence[FeedbackSource], config: RunConfig, stage: Path) -> Iterator[Part]:
     """The table in parts; too many bad rows are an error before it is published."""
     rejects = Rejects(stage / "rejected.jsonl", config.data.max_rejected)
     batches = feedback_batches(sources, rejects)
-    yield from convert(
-        batches, config.feedback, config.data.held_out, rejects=rejects, folder=stage
-    )
+    for part in convert(
+        batches,
+        config.feedback,
+        config.data.held_out,
+        assignments=stage / "splits.jsonl",
+        rejects=rejects,
+        folder=stage,
+    ):
+        if part.leaks:
+            note(f"{len(part.leaks)} prompts are near to earlier ones of both splits")
+        yield part
     rejects.finish()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.data.arrays import Flags
+from align.data.arrays import Flags, text_codes
 from align.data.by_prompt import RUN_BYTES, Slice, by_prompt
 from align.data.errors import DataError, UserError
 from align.data.invariants import Problem, consistent
@@ -24,7 +24,7 @@ from align.data.pair_invariants import pairs_problems
 from align.data.record_batches import record_batch
 from align.data.rejects import Rejects
 from align.data.schemas import FEEDBACK, PREFERENCE, Record
-from align.data.splits import splits_by_hash
+from align.data.splits import by_hash, frozen
 from align.reward.config import FeedbackConfig
 from align.reward.feedback import learned
 from align.reward.feedback.comparisons import Fit
@@ -38,8 +38,6 @@ ROWS = 10_000  # records of a batch, where they come as dicts
 
 Counted = Callable[[pa.Table], Flags]
 """Which records (R) count: of annotators in the pool at the time, for example."""
-Assigned = Callable[[pa.Array, pa.Array], tuple[pa.Array, pa.Array]]
-"""From prompt_id and cluster_id to the cluster_id that holds, and its split."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class Part:
     pairs: pa.Table  # PREFERENCE
     conflicts: pa.Table  # CONFLICT
     counts: dict[str, Counts]  # by kind
+    leaks: tuple[str, ...] = ()  # prompts near to old ones of both splits; all with the first part
 
 
 def convert(
@@ -75,7 +74,7 @@ def convert(
     counted: Counted | None = None,
     fit: Fit | None = None,
     noise: Mapping[str, float] | None = None,
-    assigned: Assigned | None = None,
+    assignments: Path | None = None,
     rejects: Rejects | None = None,
     folder: Path | None = None,
     run_bytes: int = RUN_BYTES,
@@ -84,8 +83,9 @@ def convert(
 
     `counted` says which records count; gold ones never do. `fit` fits strengths, for
     `comparisons.pairs: fitted`. `noise` is the probability that a pair is wrong, by pair_id, below
-    1/2. `assigned` overrules the split by hash. Records whose ids contradict earlier ones go to
-    `rejects`, with their columns `file` and `line`. Temporary files lie in `folder`.
+    1/2. `assignments` is the file that freezes splits, with `near_duplicates`. Records whose ids
+    contradict earlier ones go to `rejects`, with their columns `file` and `line`. Temporary files
+    lie in `folder`.
 
     Raises: DataError for contradicting records without `rejects`; UserError if an option lacks
     what it needs.
@@ -93,7 +93,6 @@ def convert(
     if config.comparisons.pairs == "fitted" and fit is None:
         raise UserError("feedback.comparisons.pairs: fitted needs a fit of strengths: use `raw`")
     options = Options(config, fit)
-    assigned = assigned or (lambda _, clusters: (clusters, splits_by_hash(clusters, held_out)))
     with by_prompt(_batches(records), folder, run_bytes) as slices:
         if config.questions.mode == "learned":
             parts = (consistent(one, slices.repeated)[0] for one in slices)
@@ -101,26 +100,36 @@ def convert(
             weights = learned.learned_weights(map(learned.differences, countable))
             options = replace(options, question_weights=weights)
         converters = {kind: converter(kind, options, held_out) for kind in FEEDBACK}
-        provenance = Provenance(assigned, _noise_by_id(noise or {}), converters)
+        splits, leaks = by_hash(held_out), ()
+        if config.near_duplicates:
+            splits, leaks = frozen(_prompts(slices), assignments, held_out)
+        provenance = Provenance(splits, _noise_by_id(noise or {}), converters)
         for one in slices:
             tables, problems = consistent(one, slices.repeated)
             for problem in problems:
                 _set_aside(one, problem, rejects)
             if tables:
-                yield _part(tables, _countable(tables, counted), options, provenance)
+                part = _part(tables, _countable(tables, counted), options, provenance)
+                yield replace(part, leaks=leaks)
+                leaks = ()
 
 
 def _batches(records: Iterable[Record | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches as they are; dicts gathered by kind."""
-    gathered: dict[str, list[Record]] = {}
-    for one in records:
+    """Batches as they are; dicts gathered by kind, with their place in the input."""
+    held: dict[str, list[tuple[int, Record]]] = {}
+    for arrival, one in enumerate(records):
         if isinstance(one, pa.RecordBatch):
             yield one
             continue
-        gathered.setdefault(one["kind"], []).append(one)
-        if len(gathered[one["kind"]]) == ROWS:
-            yield record_batch(gathered.pop(one["kind"]))
-    yield from map(record_batch, gathered.values())
+        held.setdefault(one["kind"], []).append((arrival, one))
+        if len(held[one["kind"]]) == ROWS:
+            yield _batch(held.pop(one["kind"]))
+    yield from map(_batch, held.values())
+
+
+def _batch(rows: list[tuple[int, Record]]) -> pa.RecordBatch:
+    batch = record_batch([one for _, one in rows])
+    return batch.append_column("arrival", pa.array([arrival for arrival, _ in rows]))
 
 
 def _set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
@@ -181,6 +190,19 @@ def _counts(
             test=pc.sum(pc.equal(mine["split"].cast(pa.string()), "test")).as_py() or 0,
         )
     return counts
+
+
+def _prompts(slices: Iterable[Slice]) -> dict[str, tuple[str, str]]:
+    """Text and cluster of every prompt, by id."""
+    prompts = {}
+    for one in slices:
+        for table in one.values():
+            _, first = np.unique(text_codes(table["prompt_id"]), return_index=True)
+            rows = table.select(["prompt_id", "prompt", "cluster_id"]).take(pa.array(first))
+            for row in rows.to_pylist():
+                text = "\n".join(message["content"] for message in row["prompt"])
+                prompts[row["prompt_id"]] = (text, row["cluster_id"] or row["prompt_id"])
+    return prompts
 
 
 def _noise_by_id(noise: Mapping[str, float]) -> Callable[[pa.Array], pa.Array]:

@@ -1,0 +1,210 @@
+"""The screen of Arrow batches passes what the validator passes, and nothing that it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from align.data.config import FeedbackSource
+from align.data.errors import DataError
+from align.data.feedback import feedback_batches
+from align.data.importers.header import header
+from align.data.messages import assistant, user
+from align.data.record_batches import plain
+from align.data.rejects import Rejects
+from align.data.schemas import FEEDBACK, Record, completed, table_of
+from align.data.screen import surely_valid
+from align.data.validate import validate_record
+
+GIVEN = {
+    "question_id": "q",
+    "criterion": "overall",
+    "option": "yes",
+    "value": 1.0,
+    "weight": 1.0,
+    "gate": False,
+}
+OTHER = GIVEN | {"question_id": "r"}
+OWN: dict[str, dict[str, Any]] = {
+    "best_of": {"best_index": 1, "none_acceptable": False},
+    "ranking": {"ranks": [1, 2, 2]},
+    "comparison": {"outcome": "a"},
+    "question": {"answers": [GIVEN, OTHER] * 2, "questionnaire_version": "1"},
+    "rule": {
+        "rule_id": "polite",
+        "rule_text": "Be polite.",
+        "ruleset_version": "1",
+        "severity": 5,
+        "adversarial": False,
+        "criterion": "rule:polite",
+    },
+    "rbrm": {
+        "rubric_id": "r",
+        "rubric_version": "1",
+        "judge_id": "j",
+        "prompt_class": "harmful",
+        "option_ids": ["A", "B"],
+        "option_logprobs": [-0.1, -2.0],
+        "chosen_option": "A",
+        "reward": 1.0,
+        "n_permutations": 2,
+        "annotator_kind": "model",
+    },
+}
+SIZES = {"best_of": 3, "ranking": 3, "comparison": 2, "question": 2, "rule": 1, "rbrm": 1}
+
+# What may go wrong in any record, and in one kind alone.
+BAD: list[dict[str, Any]] = [
+    {"feedback_id": ""},
+    {"prompt_id": ""},
+    {"prompt_id": "a|b"},
+    {"source": None},
+    {"guideline_version": ""},
+    {"annotator_id": None},
+    {"criterion": "nice"},
+    {"annotator_kind": "cat"},
+    {"kind": "elo"},
+    {"prompt": []},
+    {"prompt": user(" \n\t")},
+    {"prompt": user("\u2003")},
+    {"prompt": assistant("Hi")},
+    {"prompt": [{"role": "bot", "content": "a"}, *user("b")]},
+    {"prompt": [{"role": "user", "content": None}]},
+    {"completions": [], "completion_ids": []},
+    {"completion_ids": ["a"] * 4},
+    {"completion_ids": []},
+    {"generator_ids": ["a"] * 5},
+    {"display_order": [7]},
+    {"display_order": [0, 0, 0]},
+    {"gold": None},
+    {"created_at": None},
+    {"duration_s": float("nan")},
+]
+OWN_BAD: list[tuple[str, dict[str, Any]]] = [
+    ("best_of", {"best_index": 3}),
+    ("best_of", {"best_index": -1}),
+    ("best_of", {"best_index": None}),
+    ("best_of", {"none_acceptable": True}),
+    ("ranking", {"ranks": [1, 2]}),
+    ("ranking", {"ranks": [1, 3, 3]}),
+    ("ranking", {"ranks": [0, 1, 2]}),
+    ("ranking", {"ranks": [2, 2, 2]}),
+    ("ranking", {"ranks": [1, None, 2]}),
+    ("ranking", {"completions": [assistant("a"), user("b"), assistant("c")]}),
+    ("ranking", {"completions": [assistant("a"), [], assistant("c")]}),
+    ("ranking", {"completions": [assistant("a"), assistant("b") * 2, assistant("c")]}),
+    ("ranking", {"display_order": [0, 1, 3]}),
+    ("ranking", {"completion_ids": ["a", "b", "a"]}),
+    ("comparison", {"outcome": "left"}),
+    ("comparison", {"strength": 4}),
+    ("question", {"answers": [GIVEN, OTHER, OTHER, GIVEN]}),
+    ("question", {"answers": [GIVEN, GIVEN] * 2}),
+    ("question", {"answers": [GIVEN, OTHER, GIVEN]}),
+    ("question", {"answers": []}),
+    ("question", {"overall": 3}),
+    ("question", {"answers": [GIVEN | {"value": 1.5}, OTHER] * 2}),
+    ("question", {"answers": [GIVEN | {"weight": -1.0}, OTHER] * 2}),
+    ("question", {"answers": [GIVEN | {"gate": True, "value": None}, OTHER] * 2}),
+    ("question", {"answers": [GIVEN | {"criterion": "nice"}, OTHER] * 2}),
+    ("question", {"answers": [GIVEN | {"option": None}, OTHER] * 2}),
+    ("rule", {"severity": 0}),
+    ("rule", {"severity": 6}),
+    ("rule", {"criterion": "rule:rude"}),
+    ("rbrm", {"option_logprobs": [0.0]}),
+    ("rbrm", {"chosen_option": "C"}),
+    ("rbrm", {"annotator_kind": "human"}),
+    ("rbrm", {"prompt_class": "bad"}),
+    ("rbrm", {"reward": float("inf")}),
+]
+GOOD: list[tuple[str, dict[str, Any]]] = [
+    ("best_of", {"best_index": None, "none_acceptable": True}),
+    ("ranking", {"ranks": [1, 1, 1]}),
+    ("ranking", {"display_order": [2, 0, 1], "generator_ids": ["a", None, "b"]}),
+    ("ranking", {"prompt": [{"role": "system", "content": ""}, *user("漢")]}),
+    ("comparison", {"outcome": "skip", "strength": 0}),
+    ("question", {"answers": [], "overall": -2}),
+    ("question", {"answers": [GIVEN | {"value": None}, OTHER] * 2}),
+]
+
+
+def record(kind: str, **changes: Any) -> Record:
+    made = header(
+        kind,
+        "f1",
+        user("Hi"),
+        [assistant(f"answer {i}") for i in range(SIZES[kind])],
+        source="test",
+        license="none",
+        annotator_id="ann",
+        guideline_version="1",
+    )
+    return completed(made | OWN[kind] | changes, FEEDBACK[kind])
+
+
+def screened(kind: str, *records: Record) -> list[bool]:
+    table = table_of(records, plain(FEEDBACK[kind])).combine_chunks()
+    flags: list[bool] = surely_valid(table, kind).tolist()
+    return flags
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_what_passes_the_validator_passes_the_screen_and_the_rest_does_not(kind: str) -> None:
+    own = [changes for name, changes in OWN_BAD if name == kind]
+    good = [record(kind), *(record(kind, **changes) for name, changes in GOOD if name == kind)]
+    bad = [completed(record(kind) | changes, FEEDBACK[kind]) for changes in (*BAD, *own)]
+    for one in bad:
+        assert screened(kind, one) == [not validate_record(one)], one
+    assert screened(kind, *good) == [True] * len(good)
+    assert [validate_record(one) for one in good] == [[]] * len(good)
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_a_bad_row_among_good_ones_is_found_alone(kind: str) -> None:
+    rows = [record(kind), record(kind, source=None), record(kind), record(kind, prompt_id="|")]
+    assert screened(kind, *rows) == [True, False, True, False]
+    assert screened(kind) == []
+
+
+def read(path: Path) -> tuple[list[Record], list[tuple[int, str]]]:
+    """The records in a file, and line and field of those set aside."""
+    rejects = Rejects(path.parent / "rejected.jsonl", 1.0)
+    batches = feedback_batches([FeedbackSource(format="records", path=path)], rejects)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    return rows, [(one.line, one.field) for one in rejects.rejections]
+
+
+@pytest.mark.parametrize("schema", [FEEDBACK["ranking"], plain(FEEDBACK["ranking"])])
+def test_bad_rows_of_a_parquet_file_are_set_aside_by_line_and_field(
+    tmp_path: Path, schema: pa.Schema
+) -> None:
+    rows = [record("ranking", feedback_id=f"f{i}") for i in range(5)]
+    rows[1] |= {"ranks": [1, 3, 3]}
+    rows[3] |= {"prompt": user(" ")}
+    pq.write_table(table_of(rows, schema), tmp_path / "x.parquet")
+    found, bad = read(tmp_path / "x.parquet")
+    assert bad == [(2, "ranks"), (4, "prompt")]
+    assert [(one["feedback_id"], one["line"]) for one in found] == [("f0", 1), ("f2", 3), ("f4", 5)]
+
+
+def test_a_file_of_another_program_is_read_row_by_row_where_its_types_differ(
+    tmp_path: Path,
+) -> None:
+    rows = [record("ranking", feedback_id=f"f{i}") for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    found, bad = read(tmp_path / "x.parquet")
+    assert [one["feedback_id"] for one in found] == ["f0", "f1", "f2"] and bad == []
+    odd = [row | {"rank": 1} for row in rows[:1]]
+    pq.write_table(pa.Table.from_pylist(odd), tmp_path / "y.parquet")
+    with pytest.raises(DataError, match="did you mean ranks"):
+        read(tmp_path / "y.parquet")
+
+
+def test_kinds_may_be_mixed_in_an_arrow_file(tmp_path: Path) -> None:
+    rows = [record("best_of", feedback_id="f0"), record("best_of", feedback_id="f1")]
+    table = pa.Table.from_pylist([row | {"ranks": None} for row in rows])
+    mixed = table.set_column(table.column_names.index("kind"), "kind", pa.array(["best_of", "elo"]))
+    pq.write_table(mixed.drop_columns("ranks"), tmp_path / "x.parquet")
+    found, bad = read(tmp_path / "x.parquet")
+    assert [one["feedback_id"] for one in found] == ["f0"] and bad == [(2, "kind")]

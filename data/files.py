@@ -123,13 +123,18 @@ def parsed_object(text: bytes) -> Row | str:
         return f"broken JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:
         return f"broken JSON: {error}"
-    return _object_or_reason(row)
+    return _object_or_reason(row, escaped=b"\\u" in text)
 
 
-def _object_or_reason(row: object) -> Row | str:
+def _object_or_reason(row: object, escaped: bool = True) -> Row | str:
+    """Only an escape, `\\ud800`, can bring half of a surrogate pair into UTF-8."""
     if not isinstance(row, dict):
         return f"a row must be an object like {{...}}, found a {type(row).__name__}"
-    return row if _is_unicode(row) else "half of a surrogate pair: this text has no UTF-8 form"
+    return (
+        row
+        if not escaped or _is_unicode(row)
+        else "half of a surrogate pair: this text has no UTF-8 form"
+    )
 
 
 def _is_unicode(row: Row) -> bool:

@@ -192,12 +192,14 @@ CONFLICT = _schema("conflict", CONFLICT_FIELDS)
 ANNOTATOR = _schema("annotator", ANNOTATOR_FIELDS)
 
 
+TIMES = {field.name for field in (*HEADER, *ANNOTATOR_FIELDS) if field.type == TIME}
+
+
 def completed(row: Mapping[str, Any], schema: pa.Schema) -> Record:
     """The row with its optional fields present and its times read; a bad value stays as it is."""
     record = {name: row.get(name) for name in schema.names} | dict(row)
-    for column in schema:
-        if column.type == TIME:
-            record[column.name] = _as_time(record[column.name])
+    for name in TIMES & record.keys():
+        record[name] = _as_time(record[name])
     return record
 
 

@@ -28,6 +28,23 @@ class Shape:
     nullable: bool
     limit: int = 0  # whole numbers go from -limit to limit - 1
     parts: tuple[tuple[str, "Shape"], ...] = ()  # a struct's fields, or a list's one item
+    names: frozenset[str] = frozenset()  # of a struct's fields
+
+    def fits(self, value: Any) -> bool:
+        """Whether `problems` has nothing to say; several times as fast, and most values fit."""
+        if value is None:
+            return self.nullable
+        if self.sort == "text":
+            return isinstance(value, str)
+        if self.sort == "list":
+            return isinstance(value, list) and all(map(self.parts[0][1].fits, value))
+        if self.sort == "struct":
+            return (
+                isinstance(value, dict)
+                and value.keys() <= self.names
+                and all(shape.fits(value.get(part)) for part, shape in self.parts)
+            )
+        return self._wanted(value) is None
 
     def problems(self, name: str, value: Any) -> Problems:
         """Nulls and wrong types in a value and in all that is in it."""
@@ -85,7 +102,8 @@ def _shape(column: pa.Field) -> Shape:
     if pa.types.is_list(kind):
         return Shape("list", nullable, parts=(("item", _shape(kind.value_field)),))
     if pa.types.is_struct(kind):
-        return Shape("struct", nullable, parts=tuple((part.name, _shape(part)) for part in kind))
+        parts = tuple((part.name, _shape(part)) for part in kind)
+        return Shape("struct", nullable, parts=parts, names=frozenset(name for name, _ in parts))
     if pa.types.is_integer(kind):
         return Shape("whole", nullable, limit=2 ** (kind.bit_width - 1))
     if pa.types.is_boolean(kind):

@@ -53,7 +53,8 @@ def _against_schema(row: Mapping[str, Any], columns: Mapping[str, Shape]) -> Pro
             near = get_close_matches(str(name), columns, n=1)
             yield name, "unknown field" + (f": did you mean {near[0]}?" if near else "")
     for name, shape in columns.items():
-        yield from shape.problems(name, row.get(name))
+        if not shape.fits(row.get(name)):
+            yield from shape.problems(name, row.get(name))
     for name in ("criterion", *CHOICES):
         if name in columns and isinstance(row.get(name), str):
             yield from _choice_problems(name, row[name])

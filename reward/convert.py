@@ -24,7 +24,7 @@ from align.data.pair_invariants import pairs_problems
 from align.data.record_batches import record_batch
 from align.data.rejects import Rejects
 from align.data.schemas import FEEDBACK, PREFERENCE, Record
-from align.data.splits import by_hash, frozen
+from align.data.splits import Assignment, by_hash, frozen
 from align.reward.config import FeedbackConfig
 from align.reward.feedback import learned
 from align.reward.feedback.comparisons import Fit
@@ -100,7 +100,8 @@ def convert(
             weights = learned.learned_weights(map(learned.differences, countable))
             options = replace(options, question_weights=weights)
         converters = {kind: converter(kind, options, held_out) for kind in FEEDBACK}
-        splits, leaks = by_hash(held_out), ()
+        splits: Assignment = by_hash(held_out)
+        leaks: tuple[str, ...] = ()
         if config.near_duplicates:
             splits, leaks = frozen(_prompts(slices), assignments, held_out)
         provenance = Provenance(splits, _noise_by_id(noise or {}), converters)

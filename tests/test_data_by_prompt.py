@@ -140,3 +140,34 @@ def test_without_an_annotator_exactly_that_contribution_is_gone() -> None:
         if rest == row["feedback_ids"]:
             own = ("chosen_id", "target_prob", "margin", "agreement", "annotator_ids", "created_at")
             assert [after[name][key] for key in own] == [row[key] for key in own]
+
+
+def test_near_duplicates_are_held_out_together_and_stay_where_they_were(tmp_path: Path) -> None:
+    def asked(count: int) -> list[Record]:
+        texts = [
+            f"Please tell me all that you know about the number {i // 2}" for i in range(count)
+        ]
+        texts = [f"{text}{'!' * (i % 2)}" for i, text in enumerate(texts)]
+        return [
+            ranked(f"f{i}", f"p{i}") | {"prompt": user(f"{hash_of(i // 2)} {text}")}
+            for i, text in enumerate(texts)
+        ]
+
+    def hash_of(number: int) -> str:
+        return random.Random(number).randbytes(60).hex()
+
+    def splits(count: int, near: bool, path: Path | None) -> dict[str, tuple[str, str]]:
+        config = FeedbackConfig(near_duplicates=near)
+        parts = list(convert(asked(count), config, 0.5, assignments=path, run_bytes=2000))
+        rows = [row for part in parts for row in part.pairs.to_pylist()]
+        return {row["prompt_id"]: (row["cluster_id"], row["split"]) for row in rows}
+
+    apart, near = splits(60, False, None), splits(60, True, None)
+    assert len({cluster for cluster, _ in apart.values()}) == 60
+    assert len({cluster for cluster, _ in near.values()}) == 30
+    assert all(near[f"p{i}"] == near[f"p{i + 1}"] for i in range(0, 60, 2))
+    path = tmp_path / "splits.jsonl"
+    before = splits(21, True, path)
+    assert {name: found for name, found in splits(60, True, path).items() if name in before} == (
+        before
+    )

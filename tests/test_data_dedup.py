@@ -23,7 +23,8 @@ def slow_jaccard(one: str, other: str) -> float:
 
 
 def clusters_of(*texts: str) -> list[int]:
-    return near_duplicates(texts, [str(i) for i in range(len(texts))]).tolist()
+    found: list[int] = near_duplicates(texts, [str(i) for i in range(len(texts))]).tolist()
+    return found
 
 
 def changed_texts() -> list[str]:
@@ -118,7 +119,7 @@ def test_one_word_of_sixty_never_changes_the_split() -> None:
 def test_adding_rows_never_moves_an_old_one(tmp_path: Path) -> None:
     prompts = prompts_of(changed_texts())
     names = sorted(prompts, key=lambda name: random.Random(name).random())
-    path, assigned = tmp_path / "splits.jsonl", {}
+    path = tmp_path / "splits.jsonl"
     for end in (5, 12, 20, len(names)):
         old = read_assignments(path)
         assigned, _ = assign(old, {name: prompts[name] for name in names[:end]}, 0.5)

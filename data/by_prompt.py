@@ -87,7 +87,7 @@ def by_prompt(
         if runs and held:
             runs += _written(held, Path(place), len(runs))
             held = {}
-        memory = {kind: pa.Table.from_batches(mine) for kind, mine in held.items()}
+        memory = {kind: pa.Table.from_batches(mine).combine_chunks() for kind, mine in held.items()}
         yield Slices(_repeated(digests, arrivals), memory, runs, run_bytes)
 
 
@@ -171,7 +171,7 @@ def _range(runs: list[Run], low: str | None, high: str | None) -> Slice:
             reader = pa.ipc.open_file(file)
             for number in range(begin, end):
                 found.setdefault(run.kind, []).append(_inside(reader.get_batch(number), low, high))
-    return {kind: pa.Table.from_batches(batches) for kind, batches in found.items()}
+    return {kind: pa.Table.from_batches(mine).combine_chunks() for kind, mine in found.items()}
 
 
 def _inside(block: pa.RecordBatch, low: str | None, high: str | None) -> pa.RecordBatch:

@@ -25,6 +25,7 @@ from align.data.arrays import (
 from align.data.criteria import is_criterion
 from align.data.messages import ROLES
 from align.data.presence import incomplete, rows_with
+from align.data.record_batches import plain
 from align.data.schemas import CHOICES, PREFERENCE
 
 WEIGHT_TOLERANCE = 1e-6
@@ -42,6 +43,7 @@ class PairProblem(NamedTuple):
 
 def pairs_problems(pairs: pa.Table) -> Iterator[PairProblem]:
     """What is wrong in a preference table, or in a part of one that holds whole prompts."""
+    pairs = pairs.cast(plain(PREFERENCE))  # batches with different choices, in one piece
     nulls = [(incomplete(pairs[f.name], f), f.name, "must not be null") for f in PREFERENCE]
     if not len(pairs) or any(bad.any() for bad, _, _ in nulls):
         checks: Iterator[Check] = iter(nulls)  # the others need values
@@ -83,9 +85,9 @@ def _value_checks(pairs: pa.Table) -> Iterator[Check]:
         yield numbers(pairs[name]) <= 0, name, "must be above 0"
     yield _lengths(pairs["feedback_ids"]) == 0, "feedback_ids", "must name the feedback"
     for name in ("feedback_kind", "split"):
-        values = one_array(pairs[name]).cast(pa.string())
+        values = one_array(pairs[name])
         yield _not(pc.is_in(values, pa.array(CHOICES[name]))), name, "is none of the choices"
-    criterion, names = name_codes(one_array(pairs["criterion"]).cast(pa.string()))
+    criterion, names = name_codes(one_array(pairs["criterion"]))
     known = np.array([is_criterion(name) for name in names.to_pylist()])
     yield ~known[criterion], "criterion", "is unknown"
 
@@ -125,7 +127,7 @@ def provenance_problems(
 
 
 def _codes(pairs: pa.Table, name: str) -> Ints:
-    return text_codes(one_array(pairs[name]).cast(pa.string()))
+    return text_codes(one_array(pairs[name]))
 
 
 def _first_of(group_M: Ints) -> Ints:

@@ -410,3 +410,46 @@ def test_a_pair_id_is_the_hash_of_canonical_json(name: str) -> None:
                     pa.array(["overall", "rule:x"])).to_pylist()  # fmt: skip
     assert made[0] == sha256_of([name, ["a", "b"], "overall"])
     assert made[1] == sha256_of(["p", sorted(["b", name]), "rule:x"])
+
+
+def test_nothing_but_ties_is_an_empty_table_where_ties_are_dropped(tmp_path: Path) -> None:
+    votes = [battle(f"f{i}", "ab", "tie") for i in range(5)]
+    assert len(pairs(votes, ties="drop")) == 0 and len(pairs(votes)) == 1
+    counts = write_pairs(tmp_path / "p.parquet", convert(votes, FeedbackConfig(ties="drop"), 0.1))
+    assert counts["comparison"].silent == 5 and counts["comparison"].pairs == 0
+    assert pa.parquet.read_table(tmp_path / "p.parquet").num_rows == 0
+
+
+def test_forty_thousand_battles_between_two_answers_are_one_pair() -> None:
+    base = battle("f", "ab", "a")
+    votes = [
+        base | {"feedback_id": f"f{i}", "annotator_id": f"ann {i}", "outcome": "aab"[i % 3]}
+        for i in range(40_000)
+    ]
+    (row,) = pairs(votes).values()
+    assert row["target_prob"] == pytest.approx(2 / 3, abs=1e-4)
+    assert len(row["annotator_ids"]) == len(row["feedback_ids"]) == 40_000
+    assert row["n_annotators"] == 2**15 - 1  # as much as its column can count
+
+
+def test_more_rules_than_a_column_of_choices_holds() -> None:
+    records = [
+        judged(f"{rule}{answer}", answer, severity, f"rule {rule:03d}")
+        for rule in range(300)
+        for answer, severity in (("a", 1), ("b", 5))
+    ]
+    (part,) = parts(records, {})
+    assert part.pairs["criterion"].num_chunks > 2
+    names = part.pairs["criterion"].cast(pa.string()).to_pylist()
+    assert names == [f"rule:rule {rule:03d}" for rule in range(300)]
+
+
+@pytest.mark.parametrize("name", ["漢字", "a\u2028b", "\U0001f600", "e\u0301", "'; --", "\x7f"])
+def test_ids_and_texts_of_any_unicode_come_through(name: str) -> None:
+    one = record("ranking", name, "ab", name, ranks=[1, 2]) | {
+        "annotator_id": name, "completion_ids": [name, f"{name}2"],
+        "completions": [assistant(name), assistant(f"{name} ")],
+    }  # fmt: skip
+    (row,) = pairs([one]).values()
+    assert row["chosen"] == assistant(name) and row["rejected"] == assistant(f"{name} ")
+    assert row["annotator_ids"] == row["feedback_ids"] == [name]

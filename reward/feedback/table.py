@@ -44,8 +44,16 @@ class Sorted:
     """All pairs in the order of prompt, criterion, source and pair_id."""
 
     pairs: Pairs
-    pair_id: pa.Array
+    names: dict[str, pa.Array]  # columns of ids, by name
     size_M: Ints  # pairs in the group of each
+
+    def part(self, begin: int, end: int) -> "Sorted":
+        """Some of the rows that follow each other."""
+        return Sorted(
+            picked(self.pairs, np.arange(begin, end)),
+            {name: column.slice(begin, end - begin) for name, column in self.names.items()},
+            self.size_M[begin:end],
+        )
 
 
 def preference_batches(
@@ -57,12 +65,9 @@ def preference_batches(
     """
     rows = _sorted(pool, pairs)
     for begin, end in _cuts(pool.criterion_R[rows.pairs.first_M], 0, len(rows.pairs)):
-        part = Sorted(
-            picked(rows.pairs, np.arange(begin, end)),
-            rows.pair_id.slice(begin, end - begin),
-            rows.size_M[begin:end],
-        )
-        columns = _texts(pool, part) | _numbers(part) | _provenance(pool, part, provenance)
+        part = rows.part(begin, end)
+        columns = part.names | _texts(pool, part) | _numbers(part)
+        columns |= _provenance(pool, part, provenance)
         arrays = [_of_type(columns[field.name], field.type) for field in PREFERENCE]
         yield pa.RecordBatch.from_arrays(arrays, schema=PREFERENCE)
 
@@ -75,9 +80,10 @@ def _sorted(pool: Pool, pairs: Pairs) -> Sorted:
     group_R = joint_codes(pool.prompt_R, pool.criterion_R, pool.source_R)
     prefix_M = np.frombuffer(digests, dtype=">u8")[::4].astype(np.uint64)
     order, start_G1 = runs(group_R[pairs.first_M], then=prefix_M)
+    names = {name: column.take(pa.array(order)) for name, column in names.items()}
     return Sorted(
         picked(pairs, order),
-        hexadecimal(digests).take(pa.array(order)),
+        names | {"pair_id": hexadecimal(digests).take(pa.array(order))},
         np.repeat(np.diff(start_G1), np.diff(start_G1)),
     )
 
@@ -115,11 +121,10 @@ def _names(pool: Pool, pairs: Pairs) -> dict[str, pa.Array]:
 
 def _texts(pool: Pool, part: Sorted) -> dict[str, pa.Array]:
     _, answers = ragged(pool.table["completions"])
-    return _names(pool, part.pairs) | {
+    return {
         "prompt": one_array(pool.table["prompt"]).take(pa.array(part.pairs.first_M)),
         "chosen": answers.take(pa.array(part.pairs.chosen_M)),
         "rejected": answers.take(pa.array(part.pairs.rejected_M)),
-        "pair_id": part.pair_id,
     }
 
 
@@ -139,7 +144,7 @@ def _numbers(part: Sorted) -> dict[str, pa.Array]:
 
 def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, pa.Array]:
     pairs, table = part.pairs, pool.table
-    names = _names(pool, pairs)
+    names = part.names
     cluster, split = provenance.assigned(names["prompt_id"], names["cluster_id"])
     count = len(pairs)
     start_M1 = np.searchsorted(pairs.owner_E, np.arange(count + 1))
@@ -159,7 +164,7 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
             annotators.take(pa.array(annotator_R[pairs.record_E[once]])),
         ),
         "n_annotators": pa.array(np.minimum(annotators_M, MOST_ANNOTATORS)),
-        "noise_prob": provenance.noise(part.pair_id),
+        "noise_prob": provenance.noise(part.names["pair_id"]),
         "cluster_id": cluster,
         "split": split,
         "converter": converter,

@@ -25,7 +25,6 @@ from align.data.arrays import (
 from align.data.criteria import is_criterion
 from align.data.messages import ROLES
 from align.data.presence import incomplete, rows_with
-from align.data.record_batches import plain
 from align.data.schemas import CHOICES, PREFERENCE
 
 WEIGHT_TOLERANCE = 1e-6
@@ -43,7 +42,7 @@ class PairProblem(NamedTuple):
 
 def pairs_problems(pairs: pa.Table) -> Iterator[PairProblem]:
     """What is wrong in a preference table, or in a part of one that holds whole prompts."""
-    pairs = pairs.cast(plain(PREFERENCE))  # batches with different choices, in one piece
+    pairs = _with_text_choices(pairs)
     nulls = [(incomplete(pairs[f.name], f), f.name, "must not be null") for f in PREFERENCE]
     if not len(pairs) or any(bad.any() for bad, _, _ in nulls):
         checks: Iterator[Check] = iter(nulls)  # the others need values
@@ -52,6 +51,15 @@ def pairs_problems(pairs: pa.Table) -> Iterator[PairProblem]:
     for bad, field, reason in checks:
         for row in np.flatnonzero(bad).tolist():
             yield PairProblem(row, field, reason)
+
+
+def _with_text_choices(pairs: pa.Table) -> pa.Table:
+    """Dictionaries of different batches may have more words together than one can hold."""
+    for place, field in enumerate(pairs.schema):
+        if pa.types.is_dictionary(field.type):
+            text = field.with_type(field.type.value_type)
+            pairs = pairs.set_column(place, text, pairs[field.name].cast(text.type))
+    return pairs
 
 
 def _text_checks(pairs: pa.Table) -> Iterator[Check]:

@@ -33,6 +33,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "data": STAGES,
     "train": STAGES,
     "sft": ("sft",),
+    "feedback": ("rm",),
     "rm": ("rm",),
     "rollout": ("rm", "ppo"),  # simulated annotators judge sampled answers
     "ppo": ("ppo",),

@@ -16,10 +16,17 @@ from align.data.feedback import read_feedback
 from align.data.importers.header import UNKNOWN_TIME
 from align.data.messages import Message, assistant, user
 from align.data.schemas import Record
+from align.reward.config import FeedbackConfig
 from align.reward.convert import convert
 
 # Chinese, an emoji, right to left, a line separator, an accent of its own
 ODD = "\u4f60\u597d\u3002\U0001f600 \u202e\u05e9\u05dc\u05d5\u05dd\u202c\u2028e\u0301"
+
+
+def pairs_of(records: list[Record]) -> list[Record]:
+    """What the records become."""
+    parts = convert(records, FeedbackConfig(), held_out=0.1)
+    return [pair for part in parts for pair in part.pairs.to_pylist()]
 
 
 def read(folder: Path, path: Path, share: float = 0.01, **options: Any) -> list[Record]:
@@ -351,7 +358,7 @@ def test_unpaired_rows_of_trl_are_questions_that_become_pairs(tmp_path: Path) ->
     records = read(tmp_path, jsonl(tmp_path, *rows), format="trl", criterion="helpful")
     assert [one["answers"][0]["value"] for one in records] == [1.0, 0.0]
     assert [field for _, field, _ in rejected(tmp_path)] == ["label"]
-    ((pair,), _) = convert(records, "soft", 0.1)
+    (pair,) = pairs_of(records)
     assert pair["chosen"] == assistant("Hello.") and pair["criterion"] == "helpful"
 
 
@@ -449,7 +456,7 @@ def test_ultrafeedback_ratings_are_questions_about_each_answer(tmp_path: Path) -
     assert first["answers"][0]["criterion"] == "helpful"
     assert first["annotator_kind"] == "model" and first["generator_ids"] == ["llama"]
     assert first["source"] == "ultrafeedback/flan"
-    ((pair,), _) = convert([first, second], "soft", 0.1)
+    (pair,) = pairs_of([first, second])
     assert pair["chosen"] == assistant("B") and pair["margin"] == pytest.approx(1 / 3)
 
 
@@ -465,7 +472,7 @@ def test_binarized_ultrafeedback_keeps_both_scores(tmp_path: Path) -> None:
     (record,) = read(tmp_path, path, format="ultrafeedback", share=1)
     assert [one["value"] for one in record["answers"]] == pytest.approx([7.5 / 9, 3 / 9])
     assert [field for _, field, _ in rejected(tmp_path)] == ["score_chosen", "score_rejected"]
-    ((pair,), _) = convert([record], "soft", 0.1)
+    (pair,) = pairs_of([record])
     assert pair["margin"] == pytest.approx(0.5)
 
 

@@ -12,7 +12,14 @@ from align.data.errors import DataError
 from align.data.feedback import read_feedback
 from align.data.messages import assistant, user
 from align.data.schemas import Record
+from align.reward.config import FeedbackConfig
 from align.reward.convert import convert
+
+
+def pairs_of(records: list[Record]) -> list[Record]:
+    """What the records become."""
+    parts = convert(records, FeedbackConfig(), held_out=0.1)
+    return [pair for part in parts for pair in part.pairs.to_pylist()]
 
 
 def read(
@@ -295,7 +302,7 @@ def test_argilla_ratings_say_in_the_config_which_answer_they_are_about(tmp_path:
     ]
     records = read(tmp_path, "argilla", argilla(given), questions=asked)
     assert [one["answers"][0]["value"] for one in records] == [1.0, 0.0, 0.25]
-    ((pair,), _) = convert(records, "soft", 0.1)
+    (pair,) = pairs_of(records)
     assert pair["chosen"] == assistant("A")
 
 

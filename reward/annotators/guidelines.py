@@ -15,11 +15,13 @@ from datetime import datetime
 import numpy as np
 
 from align.data.errors import UserError
-from align.data.invariants import TableProblem
 from align.data.messages import shown
 from align.reward.annotators.votes import Flags, Ints, times_of
 
 REJECTED = -1
+
+Refused = tuple[int, str, str]
+"""Row, field and reason."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Review:
 
     behind_N: Ints  # newer versions in force by now; REJECTED for records without a known version
     behind_then_N: Ints  # newer versions in force already when the record was made
-    rejected: list[TableProblem]
+    rejected: list[Refused]
 
     @property
     def superseded_N(self) -> Flags:
@@ -79,7 +81,7 @@ def review(
     )
 
 
-def _problem(row: int, version: str | None) -> TableProblem:
+def _problem(row: int, version: str | None) -> Refused:
     if not version:
         return row, "guideline_version", "must not be empty"
     return row, "guideline_version", f"no guideline has the version {shown(version)}"

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, field_validator
 from align.data import core_yaml
 from align.data.config import Section
 from align.data.config_problems import explain
+from align.data.criteria import CRITERIA
 from align.data.errors import ConfigError
-from align.data.validate import CRITERIA
 from align.reward.judge.letters import LETTERS
 
 PromptClass = Literal["harmful", "benign", "unknown"]

@@ -457,7 +457,8 @@ def test_ultrafeedback_ratings_are_questions_about_each_answer(tmp_path: Path) -
     assert first["annotator_kind"] == "model" and first["generator_ids"] == ["llama"]
     assert first["source"] == "ultrafeedback/flan"
     (pair,) = pairs_of([first, second])
-    assert pair["chosen"] == assistant("B") and pair["margin"] == pytest.approx(1 / 3)
+    assert pair["chosen"] == assistant("B")
+    assert pair["margin"] == pytest.approx(1 / 4)  # helpful (0 + 1) / 2 and honest 1, against 1
 
 
 def test_binarized_ultrafeedback_keeps_both_scores(tmp_path: Path) -> None:

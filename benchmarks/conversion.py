@@ -65,9 +65,9 @@ def record_batch(kind: str, first: int, count: int) -> pa.RecordBatch:
         "completion_ids": lists(pa.array([f"{p}-{a}" for p, row in rows for a in row]), size),
         "annotator_id": pa.array([f"annotator-{one}" for one in (record * 7 % 50).tolist()]),
         "created_at": pa.array(record * 10**6).cast(TIME),
-    } | own_columns(kind, count, size, chance)
+    } | judgements(kind, count, size, chance)
     constants = {"kind": kind, "criterion": "overall", "annotator_kind": "human", "gold": False}
-    constants |= {"guideline_version": "1", "source": "benchmark"}
+    constants |= {"guideline_version": "1", "source": "benchmark"} | CONSTANTS.get(kind, {})
     for name, value in constants.items():
         columns.setdefault(name, pa.array([value] * count))
     schema = plain(FEEDBACK[kind])
@@ -86,64 +86,53 @@ def lists(values: pa.Array, size: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, values)
 
 
-def own_columns(
+CONSTANTS: dict[str, dict[str, object]] = {
+    "best_of": {"none_acceptable": False},
+    "question": {"questionnaire_version": "1"},
+    "rule": {
+        "criterion": "rule:polite",
+        "rule_id": "polite",
+        "rule_text": "Be polite.",
+        "ruleset_version": "1",
+        "adversarial": False,
+    },
+    "rbrm": {
+        "annotator_kind": "model",
+        "rubric_id": "r",
+        "rubric_version": "1",
+        "judge_id": "j",
+        "prompt_class": "harmful",
+        "option_ids": ["A", "B"],
+        "option_logprobs": [-0.1, -2.0],
+        "chosen_option": "A",
+        "n_permutations": 2,
+    },
+}
+
+
+def judgements(
     kind: str, count: int, size: int, chance: np.random.Generator
 ) -> dict[str, pa.Array]:
-    """The columns of one kind alone."""
+    """What differs from record to record of one kind alone."""
     if kind == "best_of":
-        return {
-            "best_index": pa.array(chance.integers(0, size, count)),
-            "none_acceptable": pa.array([False] * count),
-        }
+        return {"best_index": pa.array(chance.integers(0, size, count))}
     if kind == "ranking":
-        return {
-            "ranks": lists(
-                pa.array(
-                    chance.permuted(np.tile(np.arange(1, size + 1), (count, 1)), axis=1).ravel()
-                ),
-                size,
-            )
-        }
+        ranks = chance.permuted(np.tile(np.arange(1, size + 1), (count, 1)), axis=1)
+        return {"ranks": lists(pa.array(ranks.ravel()), size)}
     if kind == "comparison":
         return {"outcome": pa.array(chance.choice(["a", "b", "tie"], count))}
     if kind == "question":
-        rows = [
-            [
-                {
-                    "question_id": f"q{i}",
-                    "criterion": "helpful",
-                    "option": "",
-                    "value": value,
-                    "weight": 1.0,
-                    "gate": False,
-                }
-                for i, value in enumerate(row)
-            ]
-            for row in chance.choice([0.0, 0.5, 1.0], (count * size, 3)).tolist()
-        ]
-        flat = pa.array([one for row in rows for one in row])
-        return {"answers": lists(flat, 3 * size), "questionnaire_version": pa.array(["1"] * count)}
+        values = chance.choice([0.0, 0.5, 1.0], count * size * 3).tolist()
+        return {"answers": lists(pa.array([given(*one) for one in enumerate(values)]), 3 * size)}
     if kind == "rule":
-        return {
-            "severity": pa.array(chance.integers(1, 6, count)),
-            "criterion": pa.array(["rule:polite"] * count),
-            "rule_id": pa.array(["polite"] * count),
-            "rule_text": pa.array(["Be polite."] * count),
-            "ruleset_version": pa.array(["1"] * count),
-            "adversarial": pa.array([False] * count),
-        }
-    return {
-        "annotator_kind": pa.array(["model"] * count),
-        "rubric_id": pa.array(["r"] * count),
-        "rubric_version": pa.array(["1"] * count),
-        "judge_id": pa.array(["j"] * count),
-        "prompt_class": pa.array(["harmful"] * count),
-        "chosen_option": pa.array(["A"] * count),
-        "option_ids": lists(pa.array(["A", "B"] * count), 2),
-        "option_logprobs": lists(pa.array([-0.1, -2.0] * count), 2),
-        "reward": pa.array(chance.random(count)),
-        "n_permutations": pa.array([2] * count),
-    }
+        return {"severity": pa.array(chance.integers(1, 6, count))}
+    return {"reward": pa.array(chance.random(count))}
+
+
+def given(place: int, value: float) -> dict[str, object]:
+    """The answer to one of three questions."""
+    made = {"question_id": f"q{place % 3}", "criterion": "helpful", "option": "", "value": value}
+    return made | {"weight": 1.0, "gate": False}
 
 
 def stream(rows: int, folder: Path) -> None:

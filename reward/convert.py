@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.data.arrays import Flags, text_codes
-from align.data.by_prompt import RUN_BYTES, Slice, by_prompt
+from align.data.by_prompt import RUN_BYTES, Slice, Slices, by_prompt
 from align.data.errors import DataError, UserError
 from align.data.invariants import Problem, consistent
 from align.data.pair_invariants import pairs_problems
@@ -95,15 +95,9 @@ def convert(
     options = Options(config, fit)
     with by_prompt(_batches(records), folder, run_bytes) as slices:
         if config.questions.mode == "learned":
-            parts = (consistent(one, slices.repeated)[0] for one in slices)
-            countable = (_countable(part, counted) for part in parts)
-            weights = learned.learned_weights(map(learned.differences, countable))
-            options = replace(options, question_weights=weights)
+            options = replace(options, question_weights=_learned(slices, counted))
         converters = {kind: converter(kind, options, held_out) for kind in FEEDBACK}
-        splits: Assignment = by_hash(held_out)
-        leaks: tuple[str, ...] = ()
-        if config.near_duplicates:
-            splits, leaks = frozen(_prompts(slices), assignments, held_out)
+        splits, leaks = _splits(slices, config, held_out, assignments)
         provenance = Provenance(splits, _noise_by_id(noise or {}), converters)
         for one in slices:
             tables, problems = consistent(one, slices.repeated)
@@ -131,6 +125,13 @@ def _batches(records: Iterable[Record | pa.RecordBatch]) -> Iterator[pa.RecordBa
 def _batch(rows: list[tuple[int, Record]]) -> pa.RecordBatch:
     batch = record_batch([one for _, one in rows])
     return batch.append_column("arrival", pa.array([arrival for arrival, _ in rows]))
+
+
+def _learned(slices: Slices, counted: Counted | None) -> dict[str, float]:
+    """Question weights from all records that count."""
+    consistent_parts = (consistent(one, slices.repeated)[0] for one in slices)
+    parts = (_countable(part, counted) for part in consistent_parts)
+    return learned.learned_weights(map(learned.differences, parts))
 
 
 def _set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
@@ -191,6 +192,14 @@ def _counts(
             test=pc.sum(pc.equal(mine["split"].cast(pa.string()), "test")).as_py() or 0,
         )
     return counts
+
+
+def _splits(
+    slices: Slices, config: FeedbackConfig, held_out: float, assignments: Path | None
+) -> tuple[Assignment, tuple[str, ...]]:
+    if config.near_duplicates:
+        return frozen(_prompts(slices), assignments, held_out)
+    return by_hash(held_out), ()
 
 
 def _prompts(slices: Iterable[Slice]) -> dict[str, tuple[str, str]]:

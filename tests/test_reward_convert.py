@@ -90,7 +90,7 @@ def test_kinds_that_agree_make_one_pair_with_all_the_provenance() -> None:
 
 @pytest.mark.parametrize(
     ("votes", "chosen", "target"),
-    [("b", "0", 0.5), ("bb", "1", 2 / 3), ("a", "0", 1.0), ("bbb", "1", 0.75)],
+    [("b", "0", 0.5), ("bba", "0", 0.5), ("bb", "1", 2 / 3), ("a", "0", 1.0), ("bbb", "1", 0.75)],
 )
 def test_kinds_that_disagree_are_merged_by_their_numbers_of_records(
     votes: str, chosen: str, target: float

@@ -1,8 +1,9 @@
 """Rankings and battles as pairs: targets, weights, provenance."""
 
 import math
+import random
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -199,3 +200,85 @@ def test_a_cycle_of_battles_is_three_pairs() -> None:
     pairs = to_pairs(records)
     assert sorted(pair["chosen_id"] for pair in pairs) == ["0", "1", "2"]
     assert all(ours["group_id"] == theirs["group_id"] for ours, theirs in pairwise(pairs))
+
+
+PROBS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+def random_records(seed: int) -> list[Record]:
+    """Rankings and battles by two criteria, from two sources, on the answers to four prompts."""
+    chance = random.Random(seed)
+    records = []
+    for i in range(150):
+        shared: dict[str, Any] = {
+            "source": chance.choice(["s", "t"]),
+            "criterion": chance.choice(["overall", "helpful"]),
+        }
+        prompt = f"prompt {chance.randrange(4)}"
+        if chance.random() < 0.5:
+            ranks = [chance.randint(1, 3) for _ in range(3)]
+            dense = [sorted(set(ranks)).index(rank) + 1 for rank in ranks]
+            records.append(ranked(f"f{i}", dense, prompt, **shared))
+        else:
+            order = "".join(chance.sample("012", 2))
+            made = battle(f"f{i}", chance.choice(["a", "b", "tie"]), order, **shared)
+            records.append(ranked(f"f{i}", [1, 1], prompt) | shared | {
+                name: made[name]
+                for name in ("kind", "outcome", "strength", "completions", "completion_ids")
+            })  # fmt: skip
+    return records
+
+
+def slow_pairs(records: list[Record]) -> dict[tuple[str, str, str, str], tuple[float, float]]:
+    """Probability that the first is better and group weight, in loops.
+
+    Votes are counted by prompt, criterion, two answers, source and kind; then sources and kinds are
+    averaged, each by its number of votes.
+    """
+    votes: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        ids = record["completion_ids"]
+        for i, j in combinations(range(len(ids)), 2):
+            if record["kind"] == "ranking":
+                prob = (1 + (record["ranks"][i] < record["ranks"][j])) / 2
+                prob -= (record["ranks"][i] > record["ranks"][j]) / 2
+            else:
+                prob = PROBS[record["outcome"]]
+            first, second, prob = (
+                (ids[i], ids[j], prob) if ids[i] < ids[j] else (ids[j], ids[i], 1 - prob)
+            )
+            topic = (record["prompt_id"], record["criterion"])
+            key = (*topic, first, second, record["source"], record["kind"])
+            votes.setdefault(key, []).append(prob)
+    found: dict[tuple[str, str, str, str], tuple[float, float]] = {}
+    for key in sorted(votes):
+        pair = (key[0], key[1], key[2], key[3])
+        if pair in found:
+            continue
+        mine = {other: given for other, given in votes.items() if other[:4] == pair}
+        every = [prob for given in mine.values() for prob in given]
+        same_group = [
+            len(given)
+            for other, given in votes.items()
+            if (other[:2], other[4:]) == (key[:2], key[4:])
+        ]
+        weight = len(votes[key]) / (sum(same_group) / len(same_group))
+        found[pair] = (sum(every) / len(every), weight)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kinds_and_sources_are_merged_as_the_slow_twin_does(seed: int) -> None:
+    records = random_records(seed)
+    twin = slow_pairs(records)
+    rows = to_pairs(records)
+    assert len(rows) == len(twin)
+    for row in rows:
+        low, high = sorted((row["chosen_id"], row["rejected_id"]))
+        prob, weight = twin[row["prompt_id"], row["criterion"], low, high]
+        assert row["target_prob"] == pytest.approx(max(prob, 1 - prob), abs=1e-6)
+        if abs(prob - 0.5) > 1e-9:
+            assert row["chosen_id"] == (low if prob > 0.5 else high)
+        else:
+            assert row["chosen_id"] == low and row["margin"] == 0
+        assert row["group_weight"] == pytest.approx(weight)

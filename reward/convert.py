@@ -87,8 +87,7 @@ def convert(
     contradict earlier ones go to `rejects`, with their columns `file` and `line`. Temporary files
     lie in `folder`.
 
-    Raises: DataError for contradicting records without `rejects`; UserError if an option lacks
-    what it needs.
+    Raises: DataError for contradicting records without `rejects`; UserError for a missing `fit`.
     """
     if config.comparisons.pairs == "fitted" and fit is None:
         raise UserError("feedback.comparisons.pairs: fitted needs a fit of strengths: use `raw`")

@@ -247,9 +247,9 @@ def slow_pairs(records: list[Record]) -> dict[tuple[str, str, str, str], tuple[f
             first, second, prob = (
                 (ids[i], ids[j], prob) if ids[i] < ids[j] else (ids[j], ids[i], 1 - prob)
             )
-            topic = (record["prompt_id"], record["criterion"])
-            key = (*topic, first, second, record["source"], record["kind"])
-            votes.setdefault(key, []).append(prob)
+            names = (record["prompt_id"], record["criterion"], first, second)
+            group = (record["source"], record["kind"])
+            votes.setdefault((*names, *group), []).append(prob)
     found: dict[tuple[str, str, str, str], tuple[float, float]] = {}
     for key in sorted(votes):
         pair = (key[0], key[1], key[2], key[3])

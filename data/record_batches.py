@@ -46,6 +46,8 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
         values = values.dictionary_decode()
     if pa.types.is_string(kind) and not pa.types.is_large_string(values.type):
         return values if values.type == kind else None
+    if pa.types.is_boolean(kind):
+        return None  # Arrow would take any number for true
     try:
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):

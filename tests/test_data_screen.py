@@ -195,6 +195,10 @@ def test_a_file_of_another_program_is_read_row_by_row_where_its_types_differ(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
     found, bad = read(tmp_path / "x.parquet")
     assert [one["feedback_id"] for one in found] == ["f0", "f1", "f2"] and bad == []
+    odd = [row | {"gold": 0} for row in rows]
+    pq.write_table(pa.Table.from_pylist(odd), tmp_path / "z.parquet")
+    with pytest.raises(DataError, match="gold: must be true or false, found 0"):
+        read(tmp_path / "z.parquet")
     odd = [row | {"rank": 1} for row in rows[:1]]
     pq.write_table(pa.Table.from_pylist(odd), tmp_path / "y.parquet")
     with pytest.raises(DataError, match="did you mean ranks"):

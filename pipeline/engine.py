@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.runtime.zero.partition_parameters import GatheredParameters, ZeroParamStatus
 from torch import Tensor, nn
 
 from align.data.errors import UserError
 from align.pipeline import ranks
+from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import TrainConfig
 from align.policy.model import cast_parameters
 
@@ -187,8 +186,11 @@ def gathered(parameter: nn.Parameter, *, modified: bool = False) -> Iterator[Non
     if not hasattr(parameter, "ds_status"):  # what DeepSpeed itself asks to know a ZeRO 3 weight
         yield
         return
-    with GatheredParameters([parameter], modifier_rank=0 if modified else None):
-        assert parameter.ds_status == ZeroParamStatus.AVAILABLE
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if modified else None):
+        assert (
+            parameter.ds_status
+            == deepspeed.runtime.zero.partition_parameters.ZeroParamStatus.AVAILABLE
+        )
         yield
 
 

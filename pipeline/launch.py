@@ -12,20 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-# DeepSpeed takes a machine with the CUDA toolkit for one with a GPU, so it is told.
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["DS_ACCELERATOR"] = "cpu"
-
 import datasets
-import deepspeed
 import ray
+import torch
 import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from align.data.errors import UserError
 from align.pipeline import ranks, shared_memory_op, stopping, watchdog
+from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import ClusterConfig, RunConfig
 from align.pipeline.engine import quiet
 from align.pipeline.run_directory import RunDirectory
@@ -129,13 +124,17 @@ def _in_process(
 def _in_group(
     work: Callable[[Shares], int], config: RunConfig, shares: Shares, directory: RunDirectory
 ) -> int:
-    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray Train sends what a rank prints through a logger, past those who catch it to read it.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     count = config.train.ranks
     gpus = count if torch.cuda.is_available() else 0
     _check_room(count, shares.rank_cpus, gpus)
+
+    settings: Any = TrainRunConfig  # its stubs are of the release before
 
     def on_a_rank() -> dict[str, Any]:
         # Ray Train retries whatever is raised; a person's mistake would only fail again.
@@ -152,11 +151,12 @@ def _in_group(
             resources_per_worker={"CPU": shares.rank_cpus} | ({"GPU": 1} if gpus else {}),
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=TrainRunConfig(
+        run_config=settings(
             name="ranks",
             storage_path=str(directory.path / "ray"),
             # A group that starts again goes on from the newest checkpoint.
             failure_config=FailureConfig(max_failures=config.cluster.max_restarts),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     with stopping.listening(directory.stop_flag):

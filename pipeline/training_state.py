@@ -12,25 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
-from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from align.pipeline import ranks
+from align.pipeline.accelerator import deepspeed
 from align.pipeline.engine import gathered
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PARTS = ("weight", *MOMENTS)
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's fp16 loss scaler remembers between steps."""
+
+ZERO_3 = deepspeed.runtime.zero.stage3.DeepSpeedZeroOptimizer_Stage3
+BF16_ZERO_1 = deepspeed.runtime.bf16_optimizer.BF16_Optimizer
 
 Engines = Mapping[str, Any]
 """DeepSpeed engines by name."""
@@ -120,8 +116,8 @@ def _get(engine: Any, parameter: Any) -> dict[str, Tensor]:
     if not engine.zero_optimization():
         moments = engine.optimizer.state[parameter]
         return {"weight": parameter} | {name: moments[name] for name in MOMENTS}
-    return {"weight": safe_get_full_fp32_param(parameter)} | {
-        name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS
+    return {"weight": deepspeed.utils.safe_get_full_fp32_param(parameter)} | {
+        name: deepspeed.utils.safe_get_full_optimizer_state(parameter, name) for name in MOMENTS
     }
 
 
@@ -137,9 +133,9 @@ def _set(engine: Any, parameter: Any, state: dict[str, Tensor]) -> None:
             return
         with gathered(parameter, modified=True):
             parameter.copy_(state["weight"])
-        safe_set_full_fp32_param(parameter, state["weight"])
+        deepspeed.utils.safe_set_full_fp32_param(parameter, state["weight"])
         for name in MOMENTS:
-            safe_set_full_optimizer_state(parameter, state[name], name)
+            deepspeed.utils.safe_set_full_optimizer_state(parameter, state[name], name)
 
 
 def _make_moments(engine: Any) -> None:
@@ -155,15 +151,15 @@ def _make_moments(engine: Any) -> None:
             zero.optimizer.state[flat] = {name: torch.zeros_like(flat) for name in MOMENTS} | {
                 "step": torch.tensor(0.0)
             }
-    if not isinstance(zero, DeepSpeedZeroOptimizer_Stage3):
+    if not isinstance(zero, ZERO_3):
         zero._lazy_init_hp_params_optimizer_state()
 
 
 def _flat_parameters(zero: Any) -> list[Tensor]:
     """This rank's part of the fp32 weights, as the optimiser inside ZeRO sees them."""
-    if isinstance(zero, DeepSpeedZeroOptimizer_Stage3):
+    if isinstance(zero, ZERO_3):
         flat: list[Tensor] = zero.fp32_partitioned_groups_flat
-    elif isinstance(zero, BF16_Optimizer):
+    elif isinstance(zero, BF16_ZERO_1):
         flat = zero.fp32_groups_flat_partition
     else:
         flat = zero.single_partition_of_fp32_groups

@@ -68,18 +68,13 @@ def descendants(process: subprocess.Popen[str], name: str) -> list[psutil.Proces
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda n: n.name)
 def test_a_stopped_run_goes_on_bit_by_bit(
-    tiny_run: Path,
-    tmp_path: Path,
-    align: Start,
-    finished: Finished,
-    timeless: Timeless,
-    number: int,
+    tiny_run: Path, tmp_path: Path, align: Start, finished: Finished, timeless: Timeless
 ) -> None:
     """A signal during each stage: exit code 75 and a checkpoint; the same command goes on."""
     run = tmp_path / "stopped"
-    for stage, step in (("sft", 2), ("rm", 2), ("ppo", 1)):
+    stops = (("sft", 2, signal.SIGTERM), ("rm", 2, signal.SIGUSR1), ("ppo", 1, signal.SIGTERM))
+    for stage, step, number in stops:
         process = align(*tiny(run))
         wait_for_step(run, stage, step, process)
         process.send_signal(number)

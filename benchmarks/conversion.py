@@ -1,7 +1,7 @@
 """How fast raw feedback becomes pairs, and in how much memory.
 
-    PYTHONPATH=build/src python benchmarks/conversion.py                # 100,000 and 1,000,000
-    PYTHONPATH=build/src python benchmarks/conversion.py --rows 100000  # one size
+    python benchmarks/conversion.py                # 100,000 and 1,000,000
+    python benchmarks/conversion.py --rows 100000  # one size
 
 Rankings of four answers in Parquet become `pairs.parquet`, each size in a process of its own, whose
 peak memory is that of the process. Then 20,000 records of every kind, in memory.

@@ -25,14 +25,13 @@ from torch import nn
 from align.data.atomic import sync
 from align.data.errors import UserError
 from align.data.messages import sha256_of
-from align.pipeline import ranks, stopping, training_state
+from align.pipeline import ranks, remote, stopping, training_state
 from align.pipeline.config import RunConfig
 from align.pipeline.frozen import frozen_settings
 from align.pipeline.progress import note
+from align.pipeline.remote import MANIFEST
 from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft, write_json
 from align.pipeline.training_state import Engines
-
-MANIFEST = "MANIFEST.json"
 
 T = TypeVar("T")
 
@@ -160,14 +159,25 @@ class Checkpoints:
                 shutil.rmtree(draft, ignore_errors=True)
             raise
         self._saved_at = time.monotonic()
-        ranks.on_main(self._prune)
+        ranks.on_main(lambda: self._settle(final))
 
-    def _prune(self) -> None:
-        published = sorted(self._folder.glob("step-" + "[0-9]" * 8))
-        for path in published[: -self._train.keep_last]:
-            every = self._train.keep_every
+    def _settle(self, newest: Path) -> None:
+        """Delete what the newest checkpoint makes superfluous, here and where copies go."""
+        published = _published(self._folder)
+        every, last = self._train.keep_every, self._train.keep_last
+        for path in published[:-last]:
             if not every or _step_of(path) % every:
                 _delete(path)
+        if self._train.upload:
+            self._upload(newest, self._train.upload)
+
+    def _upload(self, newest: Path, url: str) -> None:
+        """A copy that fails is said and does not end the run: the checkpoint here is whole."""
+        try:
+            remote.upload(newest, url, self._stage)
+            remote.prune({path.name for path in _published(self._folder)}, url, self._stage)
+        except UserError as error:
+            note(f"checkpoint of step {_step_of(newest)} is here, but not where copies go: {error}")
 
     def _newest(self) -> Checkpoint | None:
         """The newest whole checkpoint; what is skipped on the way is said.
@@ -176,7 +186,7 @@ class Checkpoints:
         """
         for leftover in (*self._folder.glob("*.writing"), *self._folder.glob("*.deleting")):
             shutil.rmtree(leftover)
-        for path in sorted(self._folder.glob("step-" + "[0-9]" * 8), reverse=True):
+        for path in reversed(_published(self._folder)):
             try:
                 found = verified(path)
             except UserError as error:
@@ -184,7 +194,18 @@ class Checkpoints:
                 continue
             self._check_ours(found)
             return found
-        return None
+        return self._fetched()
+
+    def _fetched(self) -> Checkpoint | None:
+        """The newest copy, where this disk has no checkpoint."""
+        url = self._train.upload
+        path = remote.fetch_newest(self._folder, url, self._stage) if url else None
+        if path is None:
+            return None
+        note(f"fetched {path.name} from {url}")
+        found = verified(path)
+        self._check_ours(found)
+        return found
 
     def _check_ours(self, found: Checkpoint) -> None:
         for name, then, now in (
@@ -219,7 +240,7 @@ def verified(path: Path) -> Checkpoint:
 def make_newest(path: Path) -> None:
     """Let a stage go on from this checkpoint: later ones are put aside as `*.superseded`."""
     verified(path)
-    for later in sorted(path.parent.glob("step-" + "[0-9]" * 8)):
+    for later in _published(path.parent):
         if later.name > path.name:
             aside = later.with_name(f"{later.name}.superseded")
             shutil.rmtree(aside, ignore_errors=True)
@@ -258,6 +279,11 @@ def _delete(path: Path) -> None:
     doomed = path.with_name(f"{path.name}.deleting")
     path.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def _published(folder: Path) -> list[Path]:
+    """By step, the oldest first."""
+    return sorted(folder.glob("step-" + "[0-9]" * 8))
 
 
 def _step_of(path: Path) -> int:

@@ -49,6 +49,9 @@ class TrainConfig(Section):
     """Newest checkpoints of a stage that stay on disk."""
     keep_every: int = Field(default=0, ge=0)
     """Checkpoints at multiples of so many steps stay as well; 0 keeps none of them."""
+    upload: str | None = None
+    """Copy each checkpoint to this place too, any that fsspec knows, such as `s3://bucket/run`; a
+    run whose disk has none goes on from the newest copy."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "TrainConfig":

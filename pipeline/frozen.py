@@ -25,6 +25,7 @@ MAY_CHANGE = frozenset(
         "train.save_minutes",
         "train.keep_last",
         "train.keep_every",
+        "train.upload",
     }
 )
 READ_BY: dict[str, tuple[str, ...]] = {

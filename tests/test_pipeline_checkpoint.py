@@ -52,11 +52,13 @@ class Training:
         return torch.cat(whole)
 
 
-def saved_run(path: Path, config: RunConfig, steps: int) -> Training:
-    """Train for so many steps with checkpoints as the config says."""
+def saved_run(path: Path, config: RunConfig, steps: int, *, restore: bool = False) -> Training:
+    """Train up to so many steps with checkpoints as the config says."""
     training = Training(config)
     checkpoints = Checkpoints(RunDirectory(path), "sft", config, "data")
-    for step in range(steps):
+    if restore:
+        checkpoints.restore(training.engines)
+    for step in range(checkpoints.steps_done if restore else 0, steps):
         training.step(step)
         checkpoints.after(step + 1, training.engines)
     return training
@@ -315,3 +317,29 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(tmp_path: Path) 
         verified(small / "sft" / "checkpoints" / "step-00000001")
     finally:
         os.system(f"umount {small}")
+
+
+def test_a_machine_with_an_empty_disk_goes_on_from_the_newest_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_with(save_every=1, keep_last=1, upload=f"file://{tmp_path}/copies")
+    through = saved_run(tmp_path / "through", config_with(save_every=1), 4)
+    saved_run(tmp_path / "lost", config, 2)
+    shutil.rmtree(tmp_path / "lost")
+    again = saved_run(tmp_path / "new", config, 4, restore=True)
+    assert "fetched step-00000002" in capsys.readouterr().out
+    assert torch.equal(again.weights, through.weights)
+    assert [path.name for path in (tmp_path / "copies" / "sft").iterdir()] == ["step-00000004"]
+
+
+def test_a_copy_that_fails_is_said_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "copies").write_text("a file, where a folder should be")
+    config = config_with(save_every=1, upload=f"file://{tmp_path}/copies")
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    training.step(0)
+    checkpoints.after(1, training.engines)
+    assert steps_on_disk(tmp_path) == [1]
+    assert "but not where copies go" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """What a checkpoint costs: saving by part, as a share of five minutes of work, and going on.
 
-    python benchmarks/checkpoints.py                       # the demo's model, and one of 100 M
-    python benchmarks/checkpoints.py --run-dir runs/demo   # also what a stage loads before it goes on
+    python benchmarks/checkpoints.py                      # a model of 0.8 M, one of 100 M
+    python benchmarks/checkpoints.py --run-dir runs/demo  # also what a stage loads to go on
 
 A save holds policy and critic with their optimisers, as in PPO. The last table needs a finished
 run of the demo, and counts what is ours: no imports, no start of Ray.

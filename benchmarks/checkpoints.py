@@ -68,24 +68,24 @@ def save_and_restore(name: str, make: Callable[[], Any], config: RunConfig) -> N
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
         engines = stepped_engines(make, config)
-        checkpoints = Checkpoints(directory, "ppo", config, "data")
+        checkpoints = Checkpoints(directory, "ppo", config, "data", steps=1)
         parts: dict[str, float] = {}
         with (
             timed_calls(parts, training_state, "write_shard"),
-            timed_calls(parts, checkpoint, "_digest"),
+            timed_calls(parts, checkpoint, "stored_file"),
         ):
             began = time.perf_counter()
             checkpoints._save(1, engines)
             saving = time.perf_counter() - began
         size = sum(file.stat().st_size for file in directory.path.rglob("*.safetensors")) / 1e6
         began = time.perf_counter()
-        again = Checkpoints(directory, "ppo", config, "data")
+        again = Checkpoints(directory, "ppo", config, "data", steps=1)
         verifying = time.perf_counter() - began
         began = time.perf_counter()
         again.restore(engines)
         restoring = time.perf_counter() - began
     print(
-        f"{name:>12} {saving:8.2f} {parts['write_shard']:13.2f} {parts['_digest']:6.2f} "
+        f"{name:>12} {saving:8.2f} {parts['write_shard']:13.2f} {parts['stored_file']:6.2f} "
         f"{saving / INTERVAL:9.2%} {verifying:9.2f} {restoring:10.2f} {size:7.0f}"
     )
 

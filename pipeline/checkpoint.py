@@ -1,24 +1,18 @@
 """Checkpoints: one folder a step, published whole, never replaced before its successor is there.
 
-    STAGE/checkpoints/step-00000100/{ENGINE-RANK-of-RANKS.safetensors, MANIFEST.json}
-
-The manifest is written last and names every file with its size and hash, so what an interrupted
-save or a bad disk leaves behind is recognised and skipped. Tensors are the optimisers' state
+What a folder holds is in `pipeline/manifest.py`. Tensors are the optimisers' state
 (`pipeline/training_state.py`). Everything else that shapes the future (data order, sampling noise,
 learning rate) is a pure function of config, data and step: the manifest has the hash of the first
 two, and a checkpoint of another config or other data is refused.
 """
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
@@ -28,58 +22,32 @@ from align.data.messages import sha256_of
 from align.pipeline import ranks, remote, stopping, training_state
 from align.pipeline.config import RunConfig
 from align.pipeline.frozen import frozen_settings
+from align.pipeline.manifest import (
+    MANIFEST,
+    Checkpoint,
+    Manifest,
+    StoredFile,
+    published,
+    step_of,
+    stored_file,
+    verified,
+)
 from align.pipeline.progress import note
-from align.pipeline.remote import MANIFEST
 from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft, write_json
 from align.pipeline.training_state import Engines
 
 T = TypeVar("T")
 
 
-class StoredFile(BaseModel):
-    """One file of a checkpoint, as it was written."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What a checkpoint is. An unknown key is one of a newer version, and refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: str
-    step: int
-    """Steps that are done."""
-    created_at: float
-    """Seconds since 1970, for people: nothing depends on it."""
-    ranks: int
-    zero_stage: int
-    config_sha256: str
-    data_sha256: str
-    scalars: dict[str, dict[str, float]]
-    """Engine -> the few numbers beside its tensors."""
-    files: tuple[StoredFile, ...]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint whose files are all as they were written."""
-
-    path: Path
-    manifest: Manifest
-
-
 class Checkpoints:
-    """The checkpoints of one stage: where to begin, and when to save.
+    """The checkpoints of one stage of `steps` steps: where to begin, and when to save.
 
     `data` is what the stage trains on, in any form that JSON can hold, usually a hash.
     """
 
-    def __init__(self, directory: RunDirectory, stage: str, config: RunConfig, data: Any) -> None:
+    def __init__(
+        self, directory: RunDirectory, stage: str, config: RunConfig, data: Any, steps: int
+    ) -> None:
         self._folder = directory.stage(stage) / "checkpoints"
         self._flag = directory.stop_flag
         self._stage = stage
@@ -88,6 +56,11 @@ class Checkpoints:
         self._data_sha256 = sha256_of(data)
         self._saved_at = time.monotonic()
         self._found: Checkpoint | None = ranks.on_main(self._newest)
+        if self.steps_done > steps:
+            raise UserError(
+                f"{stage} has {self.steps_done} steps behind it and is to have {steps}: let it "
+                "have more, or go on from an earlier checkpoint with --resume PATH"
+            )
 
     @property
     def steps_done(self) -> int:
@@ -163,10 +136,10 @@ class Checkpoints:
 
     def _settle(self, newest: Path) -> None:
         """Delete what the newest checkpoint makes superfluous, here and where copies go."""
-        published = _published(self._folder)
+        kept = published(self._folder)
         every, last = self._train.keep_every, self._train.keep_last
-        for path in published[:-last]:
-            if not every or _step_of(path) % every:
+        for path in kept[:-last]:
+            if not every or step_of(path) % every:
                 _delete(path)
         if self._train.upload:
             self._upload(newest, self._train.upload)
@@ -175,9 +148,9 @@ class Checkpoints:
         """A copy that fails is said and does not end the run: the checkpoint here is whole."""
         try:
             remote.upload(newest, url, self._stage)
-            remote.prune({path.name for path in _published(self._folder)}, url, self._stage)
+            remote.prune({path.name for path in published(self._folder)}, url, self._stage)
         except UserError as error:
-            note(f"checkpoint of step {_step_of(newest)} is here, but not where copies go: {error}")
+            note(f"checkpoint of step {step_of(newest)} is here, but not where copies go: {error}")
 
     def _newest(self) -> Checkpoint | None:
         """The newest whole checkpoint; what is skipped on the way is said.
@@ -186,7 +159,7 @@ class Checkpoints:
         """
         for leftover in (*self._folder.glob("*.writing"), *self._folder.glob("*.deleting")):
             shutil.rmtree(leftover)
-        for path in reversed(_published(self._folder)):
+        for path in reversed(published(self._folder)):
             try:
                 found = verified(path)
             except UserError as error:
@@ -219,41 +192,11 @@ class Checkpoints:
                 )
 
 
-def verified(path: Path) -> Checkpoint:
-    """The checkpoint in a folder. Raises: UserError that says what is wrong with it."""
-    try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: no whole {MANIFEST} ({_reason(error)})") from error
-    for stored in manifest.files:
-        file = path / stored.name
-        # Names come from a file that anybody may have edited.
-        if file.parent != path or not file.is_file():
-            raise UserError(f"{file}: not there")
-        if file.stat().st_size != stored.bytes:
-            raise UserError(f"{file}: {file.stat().st_size} bytes, {stored.bytes} were saved")
-        if _digest(file) != stored.sha256:
-            raise UserError(f"{file}: its content is not what was saved")
-    return Checkpoint(path, manifest)
-
-
-def make_newest(path: Path) -> None:
-    """Let a stage go on from this checkpoint: later ones are put aside as `*.superseded`."""
-    verified(path)
-    for later in _published(path.parent):
-        if later.name > path.name:
-            aside = later.with_name(f"{later.name}.superseded")
-            shutil.rmtree(aside, ignore_errors=True)
-            later.rename(aside)
-
-
 def _write_shard(folder: Path, engines: Engines) -> list[StoredFile]:
-    stored = []
-    for name in training_state.write_shard(folder, engines):
-        file = folder / name
+    files = [folder / name for name in training_state.write_shard(folder, engines)]
+    for file in files:
         sync(file)
-        stored.append(StoredFile(name=name, bytes=file.stat().st_size, sha256=_digest(file)))
-    return stored
+    return [stored_file(file) for file in files]
 
 
 def _publish(draft: Path, final: Path, manifest: Manifest) -> None:
@@ -279,20 +222,6 @@ def _delete(path: Path) -> None:
     doomed = path.with_name(f"{path.name}.deleting")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _published(folder: Path) -> list[Path]:
-    """By step, the oldest first."""
-    return sorted(folder.glob("step-" + "[0-9]" * 8))
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 from align.data.errors import UserError
-from align.pipeline.checkpoint import verified
 from align.pipeline.config import STAGES
+from align.pipeline.manifest import step_of, verified
 from align.pipeline.progress import duration, note
 from align.pipeline.run_directory import RunDirectory
 
@@ -32,7 +32,7 @@ def _described(path: Path) -> tuple[str, str, str, str]:
     try:
         manifest = verified(path).manifest
     except UserError as error:
-        return path.name.removeprefix("step-").lstrip("0"), "", "", f"not usable: {error}"
+        return str(step_of(path)), "", "", f"not usable: {error}"
     size = sum(file.bytes for file in manifest.files) / 1e6
     age = duration(max(0.0, time.time() - manifest.created_at))
     state = "whole" if path.suffix == "" else f"whole, put aside: {path.name}"

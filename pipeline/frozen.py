@@ -32,6 +32,9 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "seed": STAGES,
     "model": STAGES,
     "data": STAGES,
+    "data.instructions": ("sft",),
+    "data.feedback": ("rm",),
+    "data.prompts": ("ppo",),
     "train": STAGES,
     "sft": ("sft",),
     "feedback": ("rm",),
@@ -41,7 +44,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "name": (),
     "cluster": (),
 }
-"""Section of the config -> the stages whose result it shapes."""
+"""Section of the config, or key in it -> the stages whose result it shapes."""
 
 
 def frozen_settings(config: RunConfig, stage: str) -> dict[str, Any]:
@@ -49,19 +52,27 @@ def frozen_settings(config: RunConfig, stage: str) -> dict[str, Any]:
     return {
         key: _plain(value)
         for key, value in _settings(config)
-        if stage in READ_BY[key.partition(".")[0]] and key not in MAY_CHANGE
+        if stage in _readers(key) and key not in MAY_CHANGE
     }
 
 
 def changed_settings(earlier: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Key -> its value then and now, for every setting that is not what it was."""
     then = dict(_settings(earlier))
-    return {key: (then[key], value) for key, value in _settings(now) if then[key] != value}
+    return {
+        key: (_plain(then[key]), _plain(value))
+        for key, value in _settings(now)
+        if then[key] != value
+    }
 
 
 def is_frozen(key: str, begun: tuple[str, ...]) -> bool:
     """Whether a setting shapes the result of a stage that has begun."""
-    return key not in MAY_CHANGE and any(stage in begun for stage in READ_BY[key.partition(".")[0]])
+    return key not in MAY_CHANGE and any(stage in begun for stage in _readers(key))
+
+
+def _readers(key: str) -> tuple[str, ...]:
+    return READ_BY.get(key) or READ_BY[key.partition(".")[0]]
 
 
 def _settings(config: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -50,7 +50,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     peak = measured_peak(models.device) * ranks.world_size()
     engines = {"policy": models.policy.deepspeed, "critic": models.critic.deepspeed}
     prompts = fingerprint(prompt.ids for prompt in train)
-    checkpoints = Checkpoints(directory, "ppo", config, prompts)
+    checkpoints = Checkpoints(directory, "ppo", config, prompts, ppo.steps)
     done = checkpoints.steps_done
 
     with rollouts(config, models, shares) as workers:

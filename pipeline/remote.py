@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import fsspec
 
 from align.data.errors import UserError
+from align.pipeline.manifest import MANIFEST
 from align.pipeline.run_directory import new_draft, publish_draft
 
-MANIFEST = "MANIFEST.json"
 T = TypeVar("T")
 
 

@@ -60,7 +60,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
-    checkpoints = Checkpoints(directory, "rm", config, fingerprint_of(train))
+    checkpoints = Checkpoints(directory, "rm", config, fingerprint_of(train), steps)
     checkpoints.restore(engines)
 
     def judge() -> list[Outcome]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from align.data.atomic import written_whole
 from align.data.errors import UserError
 from align.pipeline import ranks, stopping
-from align.pipeline.checkpoint import make_newest
 from align.pipeline.config import STAGES, RunConfig
 from align.pipeline.engine import check_precision
 from align.pipeline.frozen import changed_settings, is_frozen
 from align.pipeline.launch import Shares, launch
 from align.pipeline.loading import dump_config, load_config
+from align.pipeline.manifest import make_newest
 from align.pipeline.progress import note, section
 from align.pipeline.report import write_report
 from align.pipeline.run_directory import RunDirectory, locked, read_summary, update_summary

@@ -69,7 +69,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
         model = add_lora(model, config.model.lora, config.seed)
 
     data = fingerprint(train_rows["input_ids"], train_rows["labels"])
-    checkpoints = Checkpoints(directory, "sft", config, data)
+    checkpoints = Checkpoints(directory, "sft", config, data, steps)
     done = checkpoints.steps_done
     if done == steps:  # the run ended between its last step and its model
         checkpoints.restore_weights({"policy": model})

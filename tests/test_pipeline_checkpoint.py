@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from align.data.errors import UserError
-from align.pipeline import checkpoint as checkpointing
-from align.pipeline.checkpoint import MANIFEST, Checkpoints, make_newest, verified
+from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
+from align.pipeline.manifest import MANIFEST, make_newest, stored_file, verified
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stopping import Stop
 
@@ -55,7 +55,7 @@ class Training:
 def saved_run(path: Path, config: RunConfig, steps: int, *, restore: bool = False) -> Training:
     """Train up to so many steps with checkpoints as the config says."""
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(path), "sft", config, "data", 20)
     if restore:
         checkpoints.restore(training.engines)
     for step in range(checkpoints.steps_done if restore else 0, steps):
@@ -81,7 +81,7 @@ def test_training_goes_on_bit_by_bit(tmp_path: Path, settings: dict[str, object]
     through = saved_run(tmp_path / "through", config, 6)
     saved_run(tmp_path / "stopped", config, 3)
     again = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path / "stopped"), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path / "stopped"), "sft", config, "data", 20)
     checkpoints.restore(again.engines)
     for step in range(checkpoints.steps_done, 6):
         again.step(step)
@@ -96,7 +96,7 @@ def test_any_zero_stage_reads_what_any_other_wrote(tmp_path: Path, before: int, 
     saved_run(tmp_path / "moved", config_with(save_every=3, zero_stage=before), 3)
     config = config_with(save_every=3, zero_stage=after)
     again = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path / "moved"), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path / "moved"), "sft", config, "data", 20)
     checkpoints.restore(again.engines)
     for step in range(checkpoints.steps_done, 6):
         again.step(step)
@@ -138,7 +138,7 @@ def test_minutes_of_work_make_a_checkpoint_too(
     monkeypatch.setattr(time, "time", lambda: -1e9)
     config = config_with(save_minutes=5)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     for step in range(1, 7):
         training.step(step - 1)
         now[0] += 120
@@ -149,7 +149,7 @@ def test_minutes_of_work_make_a_checkpoint_too(
 def test_no_checkpoint_is_made_where_none_is_wanted(tmp_path: Path) -> None:
     config = config_with(save_minutes=0)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     training.step(0)
     checkpoints.after(1, training.engines)
     assert not (tmp_path / "sft" / "checkpoints").exists()
@@ -158,7 +158,7 @@ def test_no_checkpoint_is_made_where_none_is_wanted(tmp_path: Path) -> None:
 def test_a_request_to_stop_ends_the_stage_after_a_checkpoint(tmp_path: Path) -> None:
     config = config_with(save_minutes=0)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     training.step(0)
     RunDirectory(tmp_path).stop_flag.touch()
     with pytest.raises(Stop):
@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_is_skipped_and_said(
     saved_run(tmp_path, config, 2)
     newest = tmp_path / "sft" / "checkpoints" / "step-00000002"
     damage(next(newest.glob("*.safetensors")))
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     assert checkpoints.steps_done == 1
     printed = capsys.readouterr().out
     assert "checkpoint skipped" in printed and reason in printed and "step-00000002" in printed
@@ -242,7 +242,7 @@ def test_what_an_interrupted_save_left_is_cleared_away(tmp_path: Path) -> None:
     folder = tmp_path / "sft" / "checkpoints"
     for name in ("step-00000002.writing", "step-00000000.deleting"):
         shutil.copytree(folder / "step-00000001", folder / name)
-    Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     assert [path.name for path in folder.iterdir()] == ["step-00000001"]
 
 
@@ -256,14 +256,14 @@ def test_a_checkpoint_of_another_run_is_refused(
 ) -> None:
     saved_run(tmp_path, config_with(save_every=1), 1)
     with pytest.raises(UserError, match=f"made from other {what}") as caught:
-        Checkpoints(RunDirectory(tmp_path), "sft", now, data)
+        Checkpoints(RunDirectory(tmp_path), "sft", now, data, 20)
     assert "\n" not in str(caught.value)
 
 
 def test_where_and_how_the_work_is_done_may_change(tmp_path: Path) -> None:
     saved_run(tmp_path, config_with(save_every=1), 1)
     elsewhere = config_with(ranks=2, zero_stage=2, save_every=0, keep_last=5)
-    assert Checkpoints(RunDirectory(tmp_path), "sft", elsewhere, "data").steps_done == 1
+    assert Checkpoints(RunDirectory(tmp_path), "sft", elsewhere, "data", 20).steps_done == 1
 
 
 def test_going_on_from_an_older_one_puts_the_later_aside(tmp_path: Path) -> None:
@@ -271,12 +271,34 @@ def test_going_on_from_an_older_one_puts_the_later_aside(tmp_path: Path) -> None
     saved_run(tmp_path, config, 3)
     folder = tmp_path / "sft" / "checkpoints"
     make_newest(folder / "step-00000001")
-    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data").steps_done == 1
+    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).steps_done == 1
     assert sorted(path.name for path in folder.iterdir()) == [
         "step-00000001",
         "step-00000002.superseded",
         "step-00000003.superseded",
     ]
+
+
+def test_what_was_put_aside_can_be_taken_back(tmp_path: Path) -> None:
+    config = config_with(save_every=1, keep_last=3)
+    saved_run(tmp_path, config, 3)
+    folder = tmp_path / "sft" / "checkpoints"
+    make_newest(folder / "step-00000001")
+    make_newest(folder / "step-00000002.superseded")
+    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).steps_done == 2
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "step-00000001",
+        "step-00000002",
+        "step-00000003.superseded",
+    ]
+
+
+def test_a_stage_cannot_end_before_where_it_is(tmp_path: Path) -> None:
+    config = config_with(save_every=1)
+    saved_run(tmp_path, config, 3)
+    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 3).steps_done == 3
+    with pytest.raises(UserError, match="sft has 3 steps behind it and is to have 2"):
+        Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 2)
 
 
 def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
@@ -288,12 +310,9 @@ def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
     proof = tmp_path / "it-ran"
     shard.write_bytes(f"cos\nsystem\n(S'touch {proof}'\ntR.".encode())
     manifest = json.loads((path / MANIFEST).read_bytes())
-    manifest["files"][0] |= {
-        "bytes": shard.stat().st_size,
-        "sha256": checkpointing._digest(shard),
-    }
+    manifest["files"][0] = stored_file(shard).model_dump()
     (path / MANIFEST).write_text(json.dumps(manifest))
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.restore(Training(config).engines)
     assert not proof.exists()
@@ -338,7 +357,7 @@ def test_a_copy_that_fails_is_said_and_the_run_goes_on(
     (tmp_path / "copies").write_text("a file, where a folder should be")
     config = config_with(save_every=1, upload=f"file://{tmp_path}/copies")
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data")
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
     training.step(0)
     checkpoints.after(1, training.engines)
     assert steps_on_disk(tmp_path) == [1]

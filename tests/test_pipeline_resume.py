@@ -71,20 +71,26 @@ def descendants(process: subprocess.Popen[str], name: str) -> list[psutil.Proces
 def test_a_stopped_run_goes_on_bit_by_bit(
     tiny_run: Path, tmp_path: Path, align: Start, finished: Finished, timeless: Timeless
 ) -> None:
-    """A signal during each stage: exit code 75 and a checkpoint; the same command goes on."""
+    """A signal during SFT and PPO, and a kill in the middle of a save of the reward model."""
     run = tmp_path / "stopped"
-    stops = (("sft", 2, signal.SIGTERM), ("rm", 2, signal.SIGUSR1), ("ppo", 1, signal.SIGTERM))
-    for stage, step, number in stops:
-        process = align(*tiny(run))
+    for stage, step, number in (("sft", 2, signal.SIGTERM), ("ppo", 1, signal.SIGUSR1)):
+        process = align(*tiny(run, *EVERY_STEP))
+        if stage == "ppo":
+            wait_for_saving(run / "rm" / "checkpoints", process)
+            process.kill()
+            process.communicate()
+            process = align(*tiny(run, *EVERY_STEP))
         wait_for_step(run, stage, step, process)
         process.send_signal(number)
         printed, _ = process.communicate(timeout=200)
         assert process.returncode == 75, printed
         assert "the same command goes on" in printed
-    finished(*tiny(run))
+    finished(*tiny(run, *EVERY_STEP))
+    assert not list(run.rglob("*.writing"))
     assert_same_end(run, tiny_run, timeless)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_saving_goes_on_bit_by_bit(
     tiny_run: Path, tmp_path: Path, align: Start, finished: Finished, timeless: Timeless
 ) -> None:
@@ -127,6 +133,7 @@ def test_two_ranks_stop_and_go_on_as_one(
         assert row["loss"] == pytest.approx(alone["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_starts_again_without_a_person(
     tiny_run: Path, tmp_path: Path, align: Start, timeless: Timeless
 ) -> None:
@@ -188,6 +195,7 @@ def test_a_hang_says_who_hangs_where_and_ends(tmp_path: Path) -> None:
     assert "in stuck_in_a_collective" in stacks and "ppo, step 7, update" in stacks
 
 
+@pytest.mark.slow
 def test_a_stage_that_ended_between_its_last_step_and_its_model_publishes_it(
     tiny_run: Path, tmp_path: Path, finished: Finished, timeless: Timeless
 ) -> None:

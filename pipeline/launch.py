@@ -61,12 +61,13 @@ def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
     if address not in (None, "auto"):
         _check_reachable(cluster.address)
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=dashboard if address is None else None,
-            logging_level=logging.ERROR,
-            log_to_driver=True,
-        )
+        with stopping.deaf_children():
+            ray.init(
+                address=address or "local",
+                include_dashboard=dashboard if address is None else None,
+                logging_level=logging.ERROR,
+                log_to_driver=True,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster at cluster.address: {cluster.address} "

@@ -23,6 +23,20 @@ class Stop(Exception):
 
 
 @contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that start in the block do not hear the signals.
+
+    `timeout`, systemd and Slurm send them to all processes of a job, but the step can only end, and
+    the checkpoint follow, while Ray is alive.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
 def listening(flag: Path) -> Iterator[None]:
     """Make the flag file at a signal, for the length of the block; a second one ends at once."""
     flag.unlink(missing_ok=True)

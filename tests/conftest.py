@@ -150,6 +150,7 @@ def align() -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # so that a test can signal all that the command started
         )
 
     return start

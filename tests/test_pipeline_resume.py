@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(
             process.communicate()
             process = align(*tiny(run, *EVERY_STEP))
         wait_for_step(run, stage, step, process)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as schedulers do: also what Ray started gets it
         printed, _ = process.communicate(timeout=200)
         assert process.returncode == 75, printed
         assert "the same command goes on" in printed

@@ -212,8 +212,8 @@ def _writing(path: Path, work: Callable[[Path], T]) -> T:
         return work(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"cannot save a checkpoint in {path.parent}: {_reason(error)}; the last one is whole. "
-            "Free some space or mend the disk, and run the same command again"
+            f"cannot save a checkpoint in {path.parent}: {_reason(error)}; earlier ones are as "
+            "they were. Free some space or mend the disk, and run the same command again"
         ) from error
 
 

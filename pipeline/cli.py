@@ -1,5 +1,6 @@
 """The `align` command. Heavy modules are imported inside the command that needs them."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from align.data.errors import UserError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A full or a read-only disk, at whatever line it is met."""
 
 app = typer.Typer(
     help="From a base language model and raw human judgement to an aligned model.",
@@ -36,6 +40,11 @@ def main() -> None:
         code = error.exit_code
     except UserError as error:
         _complain(str(error))
+        code = 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _complain(f"{error.filename or 'a file'}: {error.strerror}: mend it and try again")
         code = 2
     except KeyboardInterrupt:
         _complain("interrupted; `align run` goes on from the newest checkpoint")

@@ -1,11 +1,14 @@
 """Publishing a stage's model so that stock transformers classes load it."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -14,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from align.data.errors import UserError
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import full_state
@@ -46,7 +50,7 @@ def publish(
     """
     state = full_state(model)
     if ranks.is_main():
-        with published(final) as folder:
+        with _saying_why(final), published(final) as folder:
             fresh = _fresh_copy(model, state, config)
             if isinstance(fresh, PeftModel):
                 # A reward model may have got a pad token, and with it a larger embedding. Not
@@ -58,6 +62,18 @@ def publish(
             tokenizer.save_pretrained(folder)
             (folder / "README.md").write_text(_card(fresh, config, stage), encoding="utf-8")
     ranks.barrier()
+
+
+@contextmanager
+def _saying_why(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot write {final}: {reason}. Free some space or mend the disk, and run the same "
+            "command again"
+        ) from error
 
 
 def _fresh_copy(

@@ -8,12 +8,13 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import datasets
 import ray
+import ray.train
 import torch
 import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
@@ -23,7 +24,7 @@ from align.pipeline import ranks, shared_memory_op, stopping, watchdog
 from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import ClusterConfig, RunConfig
 from align.pipeline.engine import quiet
-from align.pipeline.run_directory import RunDirectory
+from align.pipeline.run_directory import RunDirectory, held_by_ranks
 
 BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 PLACEMENT_SECONDS = 30
@@ -138,9 +139,12 @@ def _in_group(
     settings: Any = TrainRunConfig  # its stubs are of the release before
 
     def on_a_rank() -> dict[str, Any]:
+        is_first = ray.train.get_context().get_world_rank() == 0
+        holding = held_by_ranks(directory) if is_first else nullcontext()
         # Ray Train retries whatever is raised; a person's mistake would only fail again.
         try:
-            return {"code": _work_on_this_rank(work, config, shares, directory)}
+            with holding:
+                return {"code": _work_on_this_rank(work, config, shares, directory)}
         except UserError as error:
             return {"user_error": str(error)}
 

@@ -49,8 +49,8 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     train, held_out = read_encoded_prompts(config, directory, models.tokenizer)
     peak = measured_peak(models.device) * ranks.world_size()
     engines = {"policy": models.policy.deepspeed, "critic": models.critic.deepspeed}
-    prompts = fingerprint(prompt.ids for prompt in train)
-    checkpoints = Checkpoints(directory, "ppo", config, prompts, ppo.steps)
+    data = [*models.identities, fingerprint(prompt.ids for prompt in train)]
+    checkpoints = Checkpoints(directory, "ppo", config, data, ppo.steps)
     done = checkpoints.steps_done
 
     with rollouts(config, models, shares) as workers:

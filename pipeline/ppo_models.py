@@ -27,6 +27,7 @@ from align.policy.model import (
     load_scalar_model,
     load_tokenizer,
 )
+from align.policy.places import identity_of
 
 
 class Models:
@@ -36,6 +37,7 @@ class Models:
         policy_path = config.ppo.policy or directory.need("sft")
         reward_path = config.ppo.reward_model or directory.need("rm")
         lora, train = config.model.lora, config.train
+        self.identities = [identity_of(policy_path), identity_of(reward_path)]
         self._temperature = config.rollout.temperature
         self._budget = train.micro_batch_tokens
         check_context(policy_path, config.model, config.data.max_length)

@@ -37,6 +37,7 @@ from align.policy.model import (
     load_scalar_model,
     load_tokenizer,
 )
+from align.policy.places import identity_of
 from align.reward.loss import centering_loss, preference_loss
 from align.reward.reliability import Outcome, summarise
 
@@ -60,7 +61,9 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
-    checkpoints = Checkpoints(directory, "rm", config, fingerprint_of(train), steps)
+    read = [source, *(one.path for one in config.data.feedback if one.path)]
+    data = [*map(identity_of, read), fingerprint_of(train)]
+    checkpoints = Checkpoints(directory, "rm", config, data, steps)
     checkpoints.restore(engines)
 
     def judge() -> list[Outcome]:

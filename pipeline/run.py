@@ -43,10 +43,10 @@ def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume
                 directory,
                 ray_needed="ppo" in left,
             )
+            _add_seconds(directory, "total", time.monotonic() - began)
             if code:
                 note("stopped after a checkpoint: the same command goes on from there")
                 return code
-            update_summary(directory, seconds={"total": round(time.monotonic() - began, 1)})
         _tell(directory)
     return 0
 
@@ -64,9 +64,16 @@ def _run_on_rank(
             module.run(config, directory, shares)
         except stopping.Stop:
             return stopping.STOPPED
-        if ranks.is_main():
-            update_summary(directory, seconds={stage: round(time.monotonic() - began, 1)})
+        finally:
+            if ranks.is_main():
+                _add_seconds(directory, stage, time.monotonic() - began)
     return 0
+
+
+def _add_seconds(directory: RunDirectory, part: str, seconds: float) -> None:
+    """A part's seconds over all sessions that ended in order."""
+    before = read_summary(directory)["seconds"].get(part, 0.0)
+    update_summary(directory, seconds={part: round(before + seconds, 1)})
 
 
 def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
@@ -104,8 +111,19 @@ def _go_on_from(path: Path, directory: RunDirectory) -> None:
                     "directory without its final/ folders"
                 )
             make_newest(path)
+            for later in STAGES[STAGES.index(stage) + 1 :]:
+                _put_aside(directory.stage(later))
             return
     raise UserError(f"--resume {path}: not in {directory.path}/STAGE/checkpoints")
+
+
+def _put_aside(stage: Path) -> None:
+    """A later stage that began from another end of this one; it is kept under another name."""
+    if stage.exists():
+        number = sum(1 for _ in stage.parent.glob(f"{stage.name}.superseded-*"))
+        aside = stage.with_name(f"{stage.name}.superseded-{number + 1}")
+        stage.rename(aside)
+        note(f"{stage.name} began from what is now put aside: it is in {aside}")
 
 
 def _tell(directory: RunDirectory) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Any
 
 from align.data.atomic import sync, written_whole
 from align.data.errors import UserError
+
+RANKS_LOCK = ".lock-ranks"
+ORPHAN_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,30 @@ def locked(directory: RunDirectory) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
+        _wait_for_ranks(directory)
         yield
+
+
+@contextmanager
+def held_by_ranks(directory: RunDirectory) -> Iterator[None]:
+    """Hold the directory for training ranks, which outlive a driver that is killed by seconds."""
+    with (directory.path / RANKS_LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _wait_for_ranks(directory: RunDirectory) -> None:
+    with (directory.path / RANKS_LOCK).open("a") as lock:
+        for _ in range(10 * ORPHAN_SECONDS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.1)
+    raise UserError(
+        f"{directory.path} is held by ranks of a run whose driver is gone: end them, or choose "
+        "another --run-dir"
+    )
 
 
 @contextmanager

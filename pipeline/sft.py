@@ -46,6 +46,7 @@ from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import response_logprobs
 from align.policy.model import add_lora, check_context, load_causal_lm, load_tokenizer
+from align.policy.places import identity_of
 
 IGNORED = -100
 """The label of a token that is not learnt (torch's cross-entropy skips it)."""
@@ -68,7 +69,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     if config.model.lora:
         model = add_lora(model, config.model.lora, config.seed)
 
-    data = fingerprint(train_rows["input_ids"], train_rows["labels"])
+    data = [identity_of(source), fingerprint(train_rows["input_ids"], train_rows["labels"])]
     checkpoints = Checkpoints(directory, "sft", config, data, steps)
     done = checkpoints.steps_done
     if done == steps:  # the run ended between its last step and its model

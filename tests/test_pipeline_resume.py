@@ -118,19 +118,21 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, align: Start) -> None:
 
 
 def test_two_ranks_stop_and_go_on_as_one(
-    tiny_run: Path, tmp_path: Path, align: Start, finished: Finished, timeless: Timeless
+    tmp_path: Path, align: Start, finished: Finished, timeless: Timeless
 ) -> None:
     """The signal reaches the driver alone. Same data order; floats differ by rounding."""
-    run = tmp_path / "elastic"
-    process = align(*tiny(run, "--stage", "sft", *TWO_RANKS))
+    run, alone = tmp_path / "elastic", tmp_path / "alone"
+    long = ("--stage", "sft", "--set", "sft.epochs=8")
+    process = align(*tiny(run, *long, *TWO_RANKS))
     wait_for_step(run, "sft", 3, process)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 75, printed
-    printed = finished(*tiny(run, "--stage", "sft", "--set", "train.zero_stage=1"))
+    printed = finished(*tiny(run, *long, "--set", "train.zero_stage=1"))
     assert "train.ranks: 2 then, 1 now" in printed and "going on after step" in printed
-    for row, alone in zip(timeless(run, "sft"), timeless(tiny_run, "sft"), strict=True):
-        assert row["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+    finished(*tiny(alone, *long))
+    for row, other in zip(timeless(run, "sft"), timeless(alone, "sft"), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -154,7 +156,8 @@ def test_the_checkpoints_of_a_run_are_listed(
     tmp_path: Path, align: Start, finished: Finished
 ) -> None:
     run = tmp_path / "run"
-    process = align(*tiny(run, "--stage", "sft", *EVERY_STEP, "--set", "sft.epochs=500"))
+    command = tiny(run, "--stage", "sft", *EVERY_STEP, "--set", "sft.epochs=500")
+    process = align(*command)
     wait_for_step(run, "sft", 4, process)
     process.kill()
     process.communicate()
@@ -164,7 +167,7 @@ def test_the_checkpoints_of_a_run_are_listed(
     *_, older, newer = finished("checkpoints", str(run)).splitlines()
     assert older.split()[0] == "sft" and older.endswith("whole")
     assert "not usable" in newer and "100 bytes" in newer
-    printed = finished(*tiny(run, *EVERY_STEP, "--stage", "sft", "--resume", str(newest)), code=2)
+    printed = finished(*command, "--resume", str(newest), code=2)
     assert printed.count("\n") == 1 and "100 bytes" in printed
 
 

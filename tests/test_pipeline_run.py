@@ -7,6 +7,7 @@ import pytest
 from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.loading import load_config
+from align.pipeline.manifest import Manifest
 from align.pipeline.run import _claim
 from align.pipeline.run_directory import RunDirectory
 
@@ -45,6 +46,39 @@ def test_what_may_change_is_said_and_kept(
     printed = capsys.readouterr().out
     assert "sft.epochs: 1 then, 2 now" in printed and "ppo.kl_coef: 0.05 then, 0.2 now" in printed
     assert load_config(directory.config).sft.epochs == 2
+
+
+def test_going_on_from_an_earlier_end_puts_the_later_stages_aside(tmp_path: Path) -> None:
+    """They began from the other end: their checkpoints would go on with a mixture of both."""
+    directory = RunDirectory(tmp_path)
+    steps = [directory.stage("rm") / "checkpoints" / f"step-0000000{n}" for n in (1, 2)]
+    for path in steps:
+        path.mkdir(parents=True)
+        _write_empty_manifest(path)
+    (directory.stage("ppo") / "checkpoints").mkdir(parents=True)
+    (directory.stage("sft") / "final").mkdir(parents=True)
+    _claim(directory, config(), str(steps[0]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.yaml",
+        "ppo.superseded-1",
+        "rm",
+        "sft",
+    ]
+
+
+def _write_empty_manifest(path: Path) -> None:
+    manifest = Manifest(
+        stage="rm",
+        step=1,
+        created_at=0,
+        ranks=1,
+        zero_stage=0,
+        config_sha256="",
+        data_sha256="",
+        scalars={},
+        files=(),
+    )
+    (path / "MANIFEST.json").write_text(manifest.model_dump_json())
 
 
 def test_a_finished_stage_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:

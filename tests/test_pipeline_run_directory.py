@@ -5,15 +5,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from align.data.errors import UserError
+from align.pipeline import run_directory
 from align.pipeline.run_directory import (
     RunDirectory,
+    held_by_ranks,
     locked,
     published,
     read_summary,
@@ -24,6 +29,7 @@ from align.pipeline.run_directory import (
 HOLDER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from align.pipeline.run_directory import RunDirectory, locked
 with locked(RunDirectory(Path(sys.argv[1]))):
     print("held", flush=True)
@@ -60,6 +66,29 @@ def test_a_killed_holder_leaves_the_directory_free(tmp_path: Path) -> None:
         with locked(RunDirectory(tmp_path / "run")):
             holder_text = (tmp_path / "run" / ".lock").read_text(encoding="utf-8")
     assert holder_text.startswith(f"process {os.getpid()} on ")
+
+
+def test_ranks_that_outlive_their_driver_are_waited_for(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    released: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        with held_by_ranks(directory):
+            waiting = pool.submit(_lock_and, lambda: list(released), directory)
+            time.sleep(0.5)
+            released.append("ranks")
+        assert waiting.result(timeout=30) == ["ranks"]
+
+
+def test_ranks_that_never_end_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory, "ORPHAN_SECONDS", 1)
+    directory = RunDirectory(tmp_path)
+    with held_by_ranks(directory), pytest.raises(UserError, match="whose driver is gone"):
+        _lock_and(lambda: None, directory)
+
+
+def _lock_and(work: Callable[[], Any], directory: RunDirectory) -> Any:
+    with locked(directory):
+        return work()
 
 
 def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """From the feedback sources of the config to the preference table of the run."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,13 @@ from align.data.chat import encode_prompt
 from align.data.config import FeedbackSource
 from align.data.demo import demo_prompts
 from align.data.errors import UserError
-from align.data.feedback import feedback_batches
-from align.data.rejects import Rejects
 from align.data.splits import shared_answers
 from align.pipeline.answers import FEEDBACK_STEP, answer_text, sample_answers, sampling_settings
 from align.pipeline.config import RunConfig
+from align.pipeline.conversion import converted
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
 from align.policy.model import load_causal_lm
-from align.reward.convert import Part, convert
 from align.reward.pairs_file import read_pairs, write_pairs
 from align.reward.simulated import simulate_feedback
 
@@ -46,31 +43,13 @@ def collect(
     for source in config.data.feedback:
         if source.format == "simulated":
             sources += _simulated(source, config, stage / "feedback", model_path, tokenizer)
-    counts = write_pairs(path, _converted(sources, config, stage))
+    counts = write_pairs(path, converted(sources, config.feedback, config.data, stage))
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
     pairs = read_pairs(path)
     if shared := shared_answers(pairs):
         note(f"{len(shared)} texts are answers both in training and in the held-out pairs")
     return pairs
-
-
-def _converted(sources: Sequence[FeedbackSource], config: RunConfig, stage: Path) -> Iterator[Part]:
-    """The table in parts; too many bad rows are an error before it is published."""
-    rejects = Rejects(stage / "rejected.jsonl", config.data.max_rejected)
-    batches = feedback_batches(sources, rejects)
-    for part in convert(
-        batches,
-        config.feedback,
-        config.data.held_out,
-        assignments=stage / "splits.jsonl",
-        rejects=rejects,
-        folder=stage,
-    ):
-        if part.leaks:
-            note(f"{len(part.leaks)} prompts are near to earlier ones of both splits")
-        yield part
-    rejects.finish()
 
 
 def _simulated(

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +15,7 @@ from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.texts import Texts
+from align.reward.annotators.noise import smoothed
 
 Preference = dict[str, Any]
 """A row of the preference table."""
@@ -27,7 +28,9 @@ class Pair:
     chosen: int
     rejected: int
     target_prob: float
-    """P(chosen is better); 0.5 is a tie."""
+    """P(chosen is better) by the votes; 0.5 is a tie."""
+    learnt_prob: float
+    """The same, smoothed by how likely the label is wrong; what training reads."""
     margin: float
     weight: float
     """Weights of a group sum to its group_weight."""
@@ -87,7 +90,7 @@ def fingerprint_of(groups: Sequence[Group]) -> str:
         (ids for group in groups for ids in group.texts.responses),
     )
     pairs = [
-        [pair.chosen, pair.rejected, pair.target_prob, pair.margin, pair.weight]
+        [pair.chosen, pair.rejected, pair.learnt_prob, pair.margin, pair.weight]
         for group in groups
         for pair in group.pairs
     ]
@@ -120,6 +123,7 @@ def _encode_group(
             chosen=places[row["chosen_id"]],
             rejected=places[row["rejected_id"]],
             target_prob=row["target_prob"],
+            learnt_prob=smoothed(row["target_prob"], row["noise_prob"] or 0.0),
             margin=row["margin"],
             weight=row["weight"] * row["group_weight"] * whole / left,
             row=row,
@@ -155,7 +159,6 @@ def _part(group: Group, pairs: list[Pair]) -> Group:
         [group.texts.responses[old] for old in needed],
     )
     moved = [
-        Pair(place[p.chosen], place[p.rejected], p.target_prob, p.margin, p.weight, p.row)
-        for p in pairs
+        replace(pair, chosen=place[pair.chosen], rejected=place[pair.rejected]) for pair in pairs
     ]
     return Group(texts, moved)

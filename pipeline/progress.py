@@ -5,9 +5,9 @@ On a terminal: `sft ━━━━━━━━━━━━━━━━ 120/400 4.2
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -41,15 +41,20 @@ def note(text: str) -> None:
     console.print(Text(f"  {text}"))
 
 
+Piece = TypeVar("Piece")
+
+
 class Progress:
     """Steps done, rate, time left and a few metrics of one piece of work.
 
-    `stage` is one of SHOWN, or any title for work without metrics. `start` is the number of
-    steps done before, for a stage that goes on from a checkpoint. `quiet` prints nothing: for
-    every rank but the main one.
+    `stage` is one of SHOWN, or any title for work without metrics. `total` is None where nobody
+    knows it. `start` is the number of steps done before, for a stage that goes on from a
+    checkpoint. `quiet` prints nothing: for every rank but the main one.
     """
 
-    def __init__(self, stage: str, total: int, *, start: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, stage: str, total: int | None, *, start: int = 0, quiet: bool = False
+    ) -> None:
         self._stage = stage
         self._total = total
         self._quiet = quiet
@@ -63,7 +68,7 @@ class Progress:
     def __enter__(self) -> Self:
         if console.is_terminal and not self._quiet:
             self._bar = _live_bar()
-            starting = f"{self._step}/{self._total} starting"
+            starting = f"{self._done()} starting"
             self._task = self._bar.add_task(
                 self._stage, total=self._total, completed=self._step, status=starting
             )
@@ -95,21 +100,41 @@ class Progress:
 
     def _line_is_due(self, previous: int, now: float) -> bool:
         """Every 10 s, and at each tenth of the work."""
+        if self._total is None:
+            return now - self._last_line >= SECONDS_BETWEEN_LINES
         tenth_passed = 10 * self._step // self._total > 10 * previous // self._total
         return tenth_passed or now - self._last_line >= SECONDS_BETWEEN_LINES
 
     def _status(self, now: float, metrics: Mapping[str, float]) -> str:
         labels = SHOWN.get(self._stage, {})
         values = [f"{labels[name]} {metrics[name]:.3g}" for name in labels if name in metrics]
-        return "  ".join([f"{self._step}/{self._total} {self._pace(now)}", *values])
+        return "  ".join([f"{self._done()} {self._pace(now)}", *values])
+
+    def _done(self) -> str:
+        return f"{self._step}" if self._total is None else f"{self._step}/{self._total}"
 
     def _pace(self, now: float) -> str:
         since, first_step = self._recent[0]
         seconds_per_step = (now - since) / max(self._step - first_step, 1)
+        if self._total is None:
+            return _rate(seconds_per_step)
         if self._step >= self._total:
             return f"done in {duration(now - self._began)}"
         left = duration((self._total - self._step) * seconds_per_step)
         return f"{_rate(seconds_per_step)} {left} left"
+
+
+def tracked(title: str, pieces: Iterable[Piece], rows: Callable[[Piece], int]) -> Iterator[Piece]:
+    """The pieces as they are, while a bar counts the rows in them. The first one starts the bar:
+    what has to be done before it may have a bar of its own."""
+    waiting, done = iter(pieces), 0
+    for first in waiting:
+        with Progress(title, None) as progress:
+            yield first
+            progress.update(done := rows(first))
+            for piece in waiting:
+                yield piece
+                progress.update(done := done + rows(piece))
 
 
 def duration(seconds: float) -> str:

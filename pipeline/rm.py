@@ -122,7 +122,7 @@ def _loss(groups: list[Group], engine: Engine, config: RunConfig) -> tuple[Tenso
     device = scores_B.device
     chosen_P = scores_B[torch.tensor([pair.chosen + at for pair, at in rows], device=device)]
     rejected_P = scores_B[torch.tensor([pair.rejected + at for pair, at in rows], device=device)]
-    target_P = torch.tensor([pair.target_prob for pair, _ in rows], device=device)
+    target_P = torch.tensor([pair.learnt_prob for pair, _ in rows], device=device)
     margin_P = torch.tensor([pair.margin for pair, _ in rows], device=device)
     weight_P = torch.tensor([pair.weight for pair, _ in rows], device=device)
     preference_P = preference_loss(chosen_P, rejected_P, target_P, margin_P)

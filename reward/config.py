@@ -63,6 +63,14 @@ class RulesConfig(Section):
         return self
 
 
+class JudgesConfig(Section):
+    """Judge models that grade answers by a rubric."""
+
+    least_gap: float = Field(default=0.1, ge=0)
+    """Expected rewards closer than this make no pair: a judge differs by as much with itself when
+    the options change places."""
+
+
 class FeedbackConfig(Section):
     """How raw feedback becomes preference pairs."""
 
@@ -74,9 +82,28 @@ class FeedbackConfig(Section):
     near_duplicates: bool = False
     """Hold out together prompts whose texts are nearly the same, not only those that are equal but
     for case, spaces and Unicode form."""
+    noise: Literal["none", "dawid_skene"] = "none"
+    """Where `noise_prob` of a pair comes from, by which training smooths its target: nowhere, or
+    Dawid-Skene over the votes of all records, which finds how reliable each annotator is."""
+    annotators: Path | None = None
+    """A table of annotators (see `align feedback agreement`): only what they judged counts, and
+    where a row has dates, only what was judged between them."""
+    min_gold_agreement: float = Field(default=0, ge=0, le=1)
+    """Of `annotators`, only those count whose `wilson_lb`, the lower end of the 95 % interval of
+    their agreement on gold items, is at least this."""
     comparisons: ComparisonsConfig = ComparisonsConfig()
     questions: QuestionsConfig = QuestionsConfig()
     rules: RulesConfig = RulesConfig()
+    judges: JudgesConfig = JudgesConfig()
+
+    @model_validator(mode="after")
+    def _screens_annotators_it_knows(self) -> "FeedbackConfig":
+        if self.min_gold_agreement and self.annotators is None:
+            raise ValueError(
+                f"feedback.min_gold_agreement ({self.min_gold_agreement}) needs "
+                "feedback.annotators, the table that knows who agrees with gold"
+            )
+        return self
 
 
 class RewardConfig(Section):

@@ -8,7 +8,7 @@ not grow with the number of records, and neither the order of the input nor the 
 changes a row.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from align.reward.feedback.kinds import Options, converter, judged
 from align.reward.feedback.pairs import Pairs, pairs_of
 from align.reward.feedback.pool import Pool, pooled
 from align.reward.feedback.table import Provenance, preference_batches
+from align.reward.feedback.truth import truth_of
+from align.reward.feedback.votes import votes_on_pairs
 
 ROWS = 10_000  # records of a batch, where they come as dicts
 
@@ -73,7 +75,6 @@ def convert(
     *,
     counted: Counted | None = None,
     fit: Fit | None = None,
-    noise: Mapping[str, float] | None = None,
     assignments: Path | None = None,
     rejects: Rejects | None = None,
     folder: Path | None = None,
@@ -82,10 +83,10 @@ def convert(
     """The preference table of all records, in the order of prompt, criterion, source and pair_id.
 
     `counted` says which records count; gold ones never do. `fit` fits strengths, for
-    `comparisons.pairs: fitted`. `noise` is the probability that a pair is wrong, by pair_id, below
-    1/2. `assignments` is the file that freezes splits, with `near_duplicates`. Records whose ids
-    contradict earlier ones go to `rejects`, with their columns `file` and `line`. Temporary files
-    lie in `folder`.
+    `comparisons.pairs: fitted`. `assignments` is the file that freezes splits, with
+    `near_duplicates`. Records whose ids contradict earlier ones go to `rejects`, with their columns
+    `file` and `line`. Temporary files lie in `folder`. `noise: dawid_skene` keeps all votes in
+    memory.
 
     Raises: DataError for contradicting records without `rejects`; UserError for a missing `fit`.
     """
@@ -94,10 +95,15 @@ def convert(
     options = Options(config, fit)
     with by_prompt(_batches(records), folder, run_bytes) as slices:
         if config.questions.mode == "learned":
-            options = replace(options, question_weights=_learned(slices, counted))
+            usable = _usable(slices, counted)
+            weights = learned.learned_weights(map(learned.differences, usable))
+            options = replace(options, question_weights=weights)
         converters = {kind: converter(kind, options, held_out) for kind in FEEDBACK}
         splits, leaks = _splits(slices, config, held_out, assignments)
-        provenance = Provenance(splits, _noise_by_id(noise or {}), converters)
+        truth = None
+        if config.noise == "dawid_skene":
+            truth = truth_of(votes_on_pairs(_usable(slices, counted), options))
+        provenance = Provenance(splits, truth, converters)
         for one in slices:
             tables, problems = consistent(one, slices.repeated)
             for problem in problems:
@@ -126,19 +132,17 @@ def _batch(rows: list[tuple[int, Record]]) -> pa.RecordBatch:
     return batch.append_column("arrival", pa.array([arrival for arrival, _ in rows]))
 
 
-def _learned(slices: Slices, counted: Counted | None) -> dict[str, float]:
-    """Question weights from all records that count."""
-    consistent_parts = (consistent(one, slices.repeated)[0] for one in slices)
-    parts = (_countable(part, counted) for part in consistent_parts)
-    return learned.learned_weights(map(learned.differences, parts))
-
-
 def _set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
     where = tables[problem.kind].slice(problem.row, 1).to_pylist()[0]
     file, line = where.get("file", problem.kind), where.get("line", where["arrival"] + 1)
     if rejects is None:
         raise DataError(f"{file}:{line}: {problem.field}: {problem.reason}")
     rejects.add(Path(file), line, problem.field, problem.reason)
+
+
+def _usable(slices: Slices, counted: Counted | None) -> Iterator[Slice]:
+    """What counts of each slice, for what is learned from all records before any becomes a pair."""
+    return (_countable(consistent(one, slices.repeated)[0], counted) for one in slices)
 
 
 def _countable(tables: Slice, counted: Counted | None) -> Slice:
@@ -212,14 +216,3 @@ def _prompts(slices: Iterable[Slice]) -> dict[str, tuple[str, str]]:
                 text = "\n".join(message["content"] for message in row["prompt"])
                 prompts[row["prompt_id"]] = (text, row["cluster_id"] or row["prompt_id"])
     return prompts
-
-
-def _noise_by_id(noise: Mapping[str, float]) -> Callable[[pa.Array], pa.Array]:
-    """The probabilities of the pairs that have one."""
-    for name, value in noise.items():
-        if not 0 <= value < 0.5:
-            raise UserError(
-                f"noise of pair {name}: must be at least 0 and below 1/2, found {value}"
-            )
-    ids, values = pa.array(list(noise), pa.string()), pa.array(list(noise.values()), pa.float32())
-    return lambda pair_ids: values.take(pc.index_in(pair_ids, ids))

@@ -12,7 +12,7 @@ from align.data.config import DataConfig
 from align.data.errors import UserError
 from align.data.messages import assistant, user
 from align.pipeline.config import RunConfig, TrainConfig
-from align.pipeline.groups import Group, Preference, encode_groups
+from align.pipeline.groups import Group, Preference, encode_groups, fingerprint_of
 from align.policy.config import RolloutConfig
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -46,6 +46,7 @@ def rows_of(
             "rejected_id": f"{worse}",
             "target_prob": 0.5 if worse == better + 1 else 1.0,
             "margin": float(worse - better),
+            "noise_prob": None,
             "weight": 1 / len(pairs),
             "group_weight": group_weight,
         }
@@ -153,3 +154,21 @@ def test_a_group_that_fits_stays_whole(tokenizer: PreTrainedTokenizerBase) -> No
     (whole,) = train_groups(rows_of(ANSWERS), tokenizer, settings())
     config = settings(max_length=whole.longest, budget=5 * whole.longest)
     assert len(train_groups(rows_of(ANSWERS), tokenizer, config)) == 1
+
+
+def test_training_reads_the_target_smoothed_by_noise_and_evaluation_the_votes(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    rows = rows_of(ANSWERS[:2]) + [row | {"target_prob": 1.0} for row in rows_of(["x", "y"], "h")]
+    plain = train_groups(rows, tokenizer, settings())
+    noisy = train_groups([row | {"noise_prob": 0.2} for row in rows], tokenizer, settings())
+    assert [group.pairs[0].learnt_prob for group in plain] == [0.5, 1.0]  # exactly
+    assert [group.pairs[0].learnt_prob for group in noisy] == [0.5, pytest.approx(0.8)]
+    assert [group.pairs[0].target_prob for group in noisy] == [0.5, 1.0]
+    assert fingerprint_of(plain) != fingerprint_of(noisy)
+    rows = [row | {"noise_prob": 0.1} for row in rows_of(ANSWERS)]
+    (whole,) = train_groups(rows, tokenizer, settings())
+    cut = settings(max_length=whole.longest, budget=3 * whole.longest)
+    parts = train_groups(rows, tokenizer, cut)
+    assert len(parts) > 1
+    assert {pair.learnt_prob for part in parts for pair in part.pairs} == {0.5, 0.9}

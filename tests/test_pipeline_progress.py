@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from align.pipeline.progress import Progress, duration, note, section
+from align.pipeline.progress import Progress, duration, note, section, tracked
 
 DEMO = """
 import time
@@ -116,3 +116,38 @@ def test_durations_read_like_a_clock() -> None:
         "1:00:00",
         "2:03:09",
     ]
+
+
+TRACKED = """
+import time
+from align.pipeline.progress import tracked
+def records():
+    for _ in range(4):
+        time.sleep(0.1)
+        yield [0] * 500
+def pairs():
+    yield sum(tracked("records", records(), len), start=[])
+assert [len(part) for part in tracked("pairs", pairs(), len)] == [2000]
+"""
+
+
+def test_rows_that_nobody_counted_before_are_counted_with_their_rate() -> None:
+    printed = run_on_a_terminal(TRACKED)
+    assert "2000 " in printed and "/s" in printed
+    assert 0 <= printed.index("records") < printed.index("pairs")
+
+
+def test_few_rows_leave_no_line_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked("records", [[1], [2, 3]], len)) == [[1], [2, 3]]
+    assert list(tracked("records", [], len)) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_many_rows_are_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 1000, 6))
+    monkeypatch.setattr("align.pipeline.progress.time.monotonic", lambda: float(next(times)))
+    list(tracked("records", [range(600)] * 5, len))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("records 1200 ") and lines[0].endswith("/s")

@@ -275,6 +275,8 @@ def test_a_judge_that_always_says_the_same_makes_no_pair() -> None:
     assert made["a", "b"]["margin"] == pytest.approx(1.2)
     # Rewards of two judges have no common scale.
     assert pairs([verdict("f", "a", 0.7), verdict("g", "b", -0.5, judge="k")]) == {}
+    near = [verdict("f", "a", 0.7), verdict("g", "b", 0.62)]
+    assert pairs(near) == {} and set(pairs(near, judges={"least_gap": 0.05})) == {("a", "b")}
 
 
 LEXICOGRAPHIC = {"rules": {"pairs": "lexicographic", "hard": ["safe", "legal"]}}
@@ -362,17 +364,6 @@ def test_weights_are_of_known_criteria() -> None:
     for weights in ({"nice": 1.0}, {"honest": -1.0}):
         with pytest.raises(ValueError, match="criterion_weights"):
             FeedbackConfig.model_validate({"questions": {"criterion_weights": weights}})
-
-
-def test_noise_comes_by_pair_id_and_half_is_refused() -> None:
-    votes = [battle("f", "ab", "a"), battle("g", "ac", "a")]
-    names = pa.array([votes[0]["prompt_id"]])
-    (name,) = pair_ids(names, pa.array(["b"]), pa.array(["a"]), pa.array(["overall"])).to_pylist()
-    (part,) = parts(votes, {}, noise={name: 0.25})
-    noise = {row["rejected_id"]: row["noise_prob"] for row in part.pairs.to_pylist()}
-    assert noise == {"b": 0.25, "c": None}
-    with pytest.raises(UserError, match=r"below 1/2, found 0\.5"):
-        parts(votes, {}, noise={name: 0.5})
 
 
 def test_only_records_that_count_are_converted() -> None:

@@ -1,7 +1,7 @@
 """From the Dawid-Skene posterior to how far a pair or a vote can be trusted.
 
-A pair whose label is wrong with probability e is learnt with `preference_loss` at
-target_prob = 1 - e, or with `unbiased_loss` (both in `reward/loss.py`).
+A pair whose label is wrong with probability e is learnt with `preference_loss` at a `smoothed`
+target, or with `unbiased_loss` (both in `reward/loss.py`).
 
 Shapes: N votes, I items, L labels, P pairs.
 """
@@ -21,6 +21,15 @@ def noise_probabilities(posterior_IL: Floats) -> Floats:
     """
     lean_I = posterior_IL[:, 0] - posterior_IL[:, -1]
     return np.asarray((1 - np.abs(lean_I)) / 2)
+
+
+def smoothed(target_prob: float, noise_prob: float) -> float:
+    """The target t' = (1 - e) t + e (1 - t), at which the loss is (1 - e) l(d) + e l(-d).
+
+    l is the loss at target t, d the score gap; e = 0 changes nothing. Source: label smoothing by
+    the noise that is known, as in Natarajan et al. 2013, "Learning with noisy labels", section 1.
+    """
+    return (1 - noise_prob) * target_prob + noise_prob * (1 - target_prob)
 
 
 def vote_quality(posterior_IL: Floats, votes: Votes) -> Floats:

@@ -49,7 +49,7 @@ OPINIONS: dict[str, Callable[[pa.Table, Options], Opinions]] = {
     "comparison": _comparisons,
     "question": _questions,
     "rule": lambda table, _: rules.opinions(table),
-    "rbrm": lambda table, _: rbrm.opinions(table),
+    "rbrm": lambda table, options: rbrm.opinions(table, options.config.judges.least_gap),
 }
 
 
@@ -73,7 +73,8 @@ def converter(kind: str, options: Options, held_out: float) -> tuple[str, str]:
         "comparison": config.comparisons.model_dump(),
         "question": config.questions.model_dump() | {"weights": options.question_weights},
         "rule": config.rules.model_dump(),
-        "rbrm": {"least_gap": rbrm.LEAST_GAP},
+        "rbrm": config.judges.model_dump(),
     }.get(kind, {})
     shared = [VERSION, kind, config.ties, config.margins, config.near_duplicates, held_out]
+    shared.append(config.noise)
     return f"{kind}/{VERSION}", sha256_of([*shared, own])

@@ -10,13 +10,13 @@ import pyarrow as pa
 from align.data.arrays import numbers
 from align.reward.feedback.opinions import Opinions, apart
 
-LEAST_GAP = 0.05  # in expected reward: a smaller one is the noise of the order of the options
 RUBRIC = ("rubric_id", "rubric_version", "judge_id")  # rewards of different ones have no one scale
 
 
-def opinions(table: pa.Table) -> Opinions:
-    """Pairs of answers with different expected rewards by one judge and rubric; margin = gap.
+def opinions(table: pa.Table, least_gap: float) -> Opinions:
+    """Pairs of answers by one judge and rubric whose expected rewards are at least `least_gap`
+    apart; margin = gap.
 
     A judge that always says the same gives every answer the same reward, and so no pair.
     """
-    return apart(table, numbers(table["reward"]), LEAST_GAP, also=RUBRIC)
+    return apart(table, numbers(table["reward"]), least_gap, also=RUBRIC)

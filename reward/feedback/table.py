@@ -24,6 +24,7 @@ from align.data.schemas import CHOICE, PREFERENCE
 from align.reward.feedback.pair_ids import hexadecimal, pair_digests
 from align.reward.feedback.pairs import Pairs, picked
 from align.reward.feedback.pool import Pool
+from align.reward.feedback.truth import Truth, noise_of
 
 MOST_ANNOTATORS = 2**15 - 1  # that the column can count
 CHOICES = 2**7  # different values that a column of choices can hold in a batch
@@ -35,7 +36,7 @@ class Provenance:
     """What goes with every pair, besides its records."""
 
     assigned: Callable[[pa.Array, pa.Array], tuple[pa.Array, pa.Array]]  # by prompt and cluster
-    noise: Callable[[pa.Array], pa.Array]  # from pair_id: the probability that the pair is wrong
+    truth: Truth | None  # what annotators are known to be right about
     converters: Mapping[str, tuple[str, str]]  # by kind: name and version, hash of the options
 
 
@@ -164,7 +165,7 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
             annotators.take(pa.array(annotator_R[pairs.record_E[once]])),
         ),
         "n_annotators": pa.array(np.minimum(annotators_M, MOST_ANNOTATORS)),
-        "noise_prob": provenance.noise(part.names["pair_id"]),
+        "noise_prob": _noise(part, provenance.truth),
         "cluster_id": cluster,
         "split": split,
         "converter": converter,
@@ -172,6 +173,15 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
         "guideline_version": _common(one_array(table["guideline_version"]), pairs, start_M1),
         "created_at": pa.array(newest).cast(pa.timestamp("us", tz="UTC")),
     }
+
+
+def _noise(part: Sorted, truth: Truth | None) -> pa.Array:
+    """How likely each label is wrong; null where nothing is known."""
+    if truth is None:
+        return pa.nulls(len(part.pairs), pa.float32())
+    smaller = pc.less(part.names["chosen_id"], part.names["rejected_id"])
+    smaller_M = smaller.to_numpy(zero_copy_only=False)
+    return noise_of(truth, part.names["pair_id"], smaller_M, part.pairs.prob_M == 0.5)
 
 
 def _lists(start_M1: Ints, values: pa.Array) -> pa.ListArray:

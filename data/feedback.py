@@ -103,13 +103,17 @@ def feedback_batches(
 
 
 def read_feedback(
-    sources: Sequence[FeedbackSource], max_rejected: float, rejected_path: Path
+    sources: Sequence[FeedbackSource], max_rejected: float, rejected_path: Path | None
 ) -> list[Record]:
     """The valid and consistent records of all sources, in memory.
 
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
-    rejects = Rejects(rejected_path, max_rejected)
+    return read_records(sources, Rejects(rejected_path, max_rejected))
+
+
+def read_records(sources: Sequence[FeedbackSource], rejects: Rejects) -> list[Record]:
+    """The same, for a caller that has more to say about bad rows."""
     found: list[Found] = []
     for source in sources:
         if source.path is not None:

@@ -30,10 +30,11 @@ class Rejection:
 class Rejects:
     """Counts good and bad rows of one command.
 
-    `max_rejected` is the share of rows that may be bad; one bad row is always allowed.
+    `max_rejected` is the share of rows that may be bad; one bad row is always allowed. `path` is
+    the file that keeps them; None keeps them nowhere.
     """
 
-    path: Path
+    path: Path | None
     max_rejected: float = 0.01
     seen: int = 0
     rejections: list[Rejection] = field(default_factory=list)
@@ -52,16 +53,23 @@ class Rejects:
 
         Raises: DataError with the count, the share and the first reason.
         """
-        if not self.rejections:
-            self.path.unlink(missing_ok=True)
-            return
-        write_jsonl(self.path, (asdict(rejection) for rejection in self.rejections))
+        self.keep()
         if self.rows > max(1, self.max_rejected * self.seen):
+            where = f"; all of them are in {self.path}" if self.path else ""
             raise DataError(
                 f"{self._first()} ({self.rows} of {self.seen} rows rejected, "
                 f"{self.rows / max(self.seen, 1):.1%}; data.max_rejected is "
-                f"{self.max_rejected:.1%}; all of them are in {self.path})"
+                f"{self.max_rejected:.1%}{where})"
             )
+
+    def keep(self) -> None:
+        """Write `rejected.jsonl`, or remove an old one."""
+        if self.path is None:
+            return
+        if self.rejections:
+            write_jsonl(self.path, (asdict(rejection) for rejection in self.rejections))
+        else:
+            self.path.unlink(missing_ok=True)
 
     def no_good_row(self, file: Path) -> DataError:
         """The error for a source of which nothing is left."""

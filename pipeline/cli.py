@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from align.data.errors import UserError
+from align.pipeline.feedback_cli import feedback
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or a read-only disk, at whatever line it is met."""
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(feedback, name="feedback")
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")]
 Stage = Literal["sft", "rm", "ppo"]
 

@@ -40,3 +40,5 @@ def converted(
             note(f"{len(part.leaks)} prompts are near to earlier ones of both splits")
         yield part
     rejects.finish()
+    if rejects.rows:
+        note(f"{rejects.rows} of {rejects.seen} rows are bad and left out: see {rejects.path}")

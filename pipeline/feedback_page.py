@@ -34,7 +34,9 @@ def write_feedback_page(
         name=name,
         headlines=_headlines(statistics),
         notes=notes,
+        first_heading="What people preferred, and how alike",
         plots=plots,
+        second_heading="Records",
         tables=[
             _table("Kind", statistics.by_kind),
             _table("Criterion", statistics.by_criterion),

@@ -35,6 +35,15 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     tree, lines = core_yaml.read(file)
     tree = _absolute(tree, RunConfig, file.parent)
     places = {(): str(file)} | {key: f"{file}:{line}" for key, line in lines.items()}
+    return _checked(tree, places, overrides)
+
+
+def default_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """What holds without a file, with overrides as in `load_config`. Raises ConfigError."""
+    return _checked({"name": name}, {(): "the defaults"}, overrides)
+
+
+def _checked(tree: dict[str, Any], places: dict[Key, str], overrides: Sequence[str]) -> RunConfig:
     for override in overrides:
         key, value = _parse_override(override)
         _apply(tree, key, value, override)

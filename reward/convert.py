@@ -107,7 +107,7 @@ def convert(
         for one in slices:
             tables, problems = consistent(one, slices.repeated)
             for problem in problems:
-                _set_aside(one, problem, rejects)
+                set_aside(one, problem, rejects)
             if tables:
                 part = _part(tables, _countable(tables, counted), options, provenance)
                 yield replace(part, leaks=leaks)
@@ -132,7 +132,8 @@ def _batch(rows: list[tuple[int, Record]]) -> pa.RecordBatch:
     return batch.append_column("arrival", pa.array([arrival for arrival, _ in rows]))
 
 
-def _set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
+def set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
+    """Reject a record by its place in its file. Raises: DataError without `rejects`."""
     where = tables[problem.kind].slice(problem.row, 1).to_pylist()[0]
     file, line = where.get("file", problem.kind), where.get("line", where["arrival"] + 1)
     if rejects is None:

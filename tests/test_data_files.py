@@ -151,10 +151,22 @@ def test_too_many_bad_rows_are_an_error_that_says_how_many_and_where(tmp_path: P
 
 
 def test_one_bad_row_is_always_allowed_and_an_old_list_goes_away(tmp_path: Path) -> None:
-    rejects = Rejects(tmp_path / "rejected.jsonl", max_rejected=0, seen=3)
+    path = tmp_path / "rejected.jsonl"
+    rejects = Rejects(path, max_rejected=0, seen=3)
     rejects.add(Path("f.jsonl"), 1, "a", "bad")
     rejects.add(Path("f.jsonl"), 1, "b", "bad too")
     rejects.finish()
-    assert rejects.rows == 1 and rejects.path.exists()
-    Rejects(rejects.path, max_rejected=0, seen=3).finish()
-    assert not rejects.path.exists()
+    assert rejects.rows == 1 and path.exists()
+    Rejects(path, max_rejected=0, seen=3).finish()
+    assert not path.exists()
+
+
+def test_without_a_path_bad_rows_are_counted_and_kept_nowhere() -> None:
+    rejects = Rejects(None, max_rejected=0, seen=3)
+    rejects.add(Path("f.jsonl"), 1, "a", "bad")
+    rejects.finish()
+    rejects.add(Path("f.jsonl"), 2, "a", "bad")
+    with pytest.raises(
+        DataError, match=r"2 of 3 rows rejected, 66\.7%; data\.max_rejected is 0\.0%\)"
+    ):
+        rejects.finish()

@@ -51,6 +51,8 @@ def complaint(*arguments: str, cwd: Path) -> str:
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["feedback", "--help"],
+        ["feedback", "judge", "--help"],
         ["run", "--config", "some.yaml", "--stage", "ppo", "--dry-run"],
     ],
     ids=" ".join,
@@ -73,7 +75,7 @@ def test_help_names_the_commands_that_work_and_no_other(tmp_path: Path) -> None:
     done = align("--help", cwd=tmp_path)
     commands = done.stdout.split("Commands:\n")[1].splitlines()
     names = {line.split()[0] for line in commands}
-    assert names == {"run", "eval", "checkpoints", "report", "chat", "doctor"}
+    assert names == {"run", "eval", "checkpoints", "report", "chat", "doctor", "feedback"}
 
 
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:

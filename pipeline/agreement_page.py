@@ -1,0 +1,92 @@
+"""One self-contained HTML page about annotators: ratings of players, who agrees with whom."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from align.data.schemas import Record
+from align.pipeline.feedback_page import CountTable
+from align.pipeline.feedback_plots import (
+    RatingInterval,
+    agreement_matrix,
+    rating_intervals,
+    votes_per_annotator,
+)
+from align.pipeline.page import UNKNOWN, Headline, percent, write_page
+from align.pipeline.svg import Plot
+from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures
+from align.reward.annotators.agreement import Statistic
+from align.reward.feedback_statistics import agreement_of
+from align.reward.player_ratings import Ratings
+
+
+def write_agreement_page(
+    path: Path,
+    name: str,
+    report: AnnotatorReport,
+    ratings: Mapping[str, Ratings],
+    records: Sequence[Record],
+) -> None:
+    """Write the page to `path`."""
+    judged = {line.annotator_id: line.judgements for line in report.annotators}
+    plots = [_rating_plot(found, one, len(ratings)) for found, one in ratings.items()]
+    write_page(
+        path,
+        "feedback_report.html.jinja",
+        name=name,
+        headlines=_headlines(report.pool),
+        notes=[found.note for found in ratings.values() if found.note],
+        first_heading="Who is better, and how far annotators agree",
+        plots=[*plots, agreement_matrix(agreement_of(records)), votes_per_annotator(judged)],
+        second_heading="Annotators",
+        tables=_tables(report.annotators),
+    )
+
+
+def _rating_plot(criterion: str, found: Ratings, count: int) -> Plot:
+    intervals = [RatingInterval(one.player, one.elo, one.low, one.high) for one in found.players]
+    return rating_intervals(intervals, "Elo" if count == 1 else f"Elo by {criterion}")
+
+
+def _headlines(pool: PoolFigures) -> list[Headline]:
+    majority = pool.majority
+    return [
+        Headline("Annotators", f"{pool.annotators:,}", f"{pool.votes:,} votes"),
+        Headline("Items", f"{pool.items:,}", "two answers by one criterion"),
+        _share("Two votes agree", pool.observed, "of those on items judged twice"),
+        _share("All votes agree", pool.unanimity, "of {n:,} items judged twice or more"),
+        _coefficient("Fleiss' kappa", pool.fleiss),
+        _coefficient("Krippendorff's alpha", pool.krippendorff_nominal),
+        Headline(
+            "Dawid-Skene",
+            percent(majority.same / majority.items if majority.items else None),
+            f"agrees with the majority, of {majority.items:,} items that have one",
+        ),
+    ]
+
+
+def _share(label: str, one: Statistic, hint: str) -> Headline:
+    return Headline(label, percent(one.value), one.reason or hint.format(n=one.n))
+
+
+def _coefficient(label: str, one: Statistic) -> Headline:
+    value = UNKNOWN if one.value is None else f"{one.value:.3f}"
+    return Headline(label, value, one.reason or "1 is perfect, 0 is chance")
+
+
+def _tables(lines: Sequence[AnnotatorLine]) -> list[CountTable]:
+    accuracy = [_row(line, line.judgements, line.accuracy) for line in lines]
+    others = [_row(line, line.with_others.n, line.with_others.value) for line in lines]
+    tables = [
+        CountTable("Judgements, and accuracy by Dawid-Skene", accuracy, ""),
+        CountTable("Votes by others, and agreement with them", others, ""),
+    ]
+    known = [(line, line.gold) for line in lines if line.gold]
+    if known:
+        gold = [_row(line, share.n, share.low) for line, share in known]
+        tables.append(CountTable("Gold items, and agreement of at least", gold, ""))
+    return tables
+
+
+def _row(line: AnnotatorLine, n: int, share: float | None) -> tuple[str, int, str]:
+    kind = "" if line.kind == "human" else f" ({line.kind})"
+    return line.annotator_id + kind, n, percent(share)

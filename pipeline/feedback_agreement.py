@@ -1,0 +1,134 @@
+"""`align feedback agreement`: how far annotators can be trusted, and how good the players are."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from align.data.errors import UserError
+from align.data.schemas import ANNOTATOR, Record, write_table
+from align.pipeline.feedback_sources import Asked, read
+from align.pipeline.progress import note, section
+from align.pipeline.run_directory import write_json
+from align.pipeline.text_table import UNKNOWN, number, print_table
+from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures, report_on
+from align.reward.annotators.agreement import Statistic
+from align.reward.player_ratings import Ratings, ratings_of
+from align.reward.ratings.outcomes import TieModel
+
+POOL_LABELS = {
+    "observed": "two votes agree",
+    "unanimity": "all votes agree",
+    "cohen": "Cohen's kappa",
+    "fleiss": "Fleiss' kappa",
+    "krippendorff_nominal": "Krippendorff's alpha, nominal",
+    "krippendorff_ordinal": "Krippendorff's alpha, ordinal",
+}
+KIND_MARKS = {"human": "", "model": " (model)", "programmatic": " (program)"}
+
+
+def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[str]) -> None:
+    """Print the tables; with `out`, write `agreement.json`, `annotators.parquet` and
+    `agreement.html` there too.
+
+    Raises: UserError where no record says which of two answers is better.
+    """
+    records = read(asked, out)
+    _check_gold(records, gold_by)
+    report = report_on(records, asked.config.feedback, gold_by)
+    if not report.pool.votes:
+        raise UserError(
+            f"{asked.name}: nobody says of two answers which one is better, so nobody can agree"
+        )
+    ratings = ratings_of(records, ties)
+    _print_pool(report.pool)
+    _print_annotators(report.annotators)
+    for criterion, found in ratings.items():
+        _print_ratings(criterion, found)
+    if out is not None:
+        from align.pipeline.agreement_page import write_agreement_page
+
+        write_agreement_page(out / "agreement.html", asked.name, report, ratings, records)
+        write_table(out / "annotators.parquet", report.rows, ANNOTATOR)
+        write_json(out / "agreement.json", _plain(report, ratings))
+        note(f"{out / 'agreement.html'}, agreement.json and annotators.parquet")
+
+
+def mark(line: AnnotatorLine) -> str:
+    """An annotator's name, with what they are unless they are a person."""
+    return line.annotator_id + KIND_MARKS[line.kind]
+
+
+def _check_gold(records: Sequence[Record], gold_by: Sequence[str]) -> None:
+    known = {one["annotator_id"] for one in records if one["gold"]}
+    for name in gold_by:
+        if name not in known:
+            raise UserError(f"--gold-by {name}: judged no record that is `gold: true`")
+    if known and not gold_by:
+        note("some records are gold: with --gold-by ANNOTATOR, annotators are measured by them")
+
+
+def _plain(report: AnnotatorReport, ratings: dict[str, Ratings]) -> dict[str, object]:
+    return {
+        "pool": asdict(report.pool),
+        "gold_items": report.gold_items,
+        "annotators": [asdict(line) for line in report.annotators],
+        "ratings": {name: asdict(found) for name, found in ratings.items()},
+    }
+
+
+def _print_pool(pool: PoolFigures) -> None:
+    section(f"{pool.annotators:,} annotators, {pool.votes:,} votes on {pool.items:,} items")
+    rows = [
+        (label, number(one.value), f"{one.n:,}", one.reason or "")
+        for name, label in POOL_LABELS.items()
+        for one in [getattr(pool, name)]
+        if isinstance(one, Statistic)
+    ]
+    print_table(("of two answers: better, worse or tie", "", "items", ""), rows)
+    same, items = pool.majority.same, pool.majority.items
+    note(f"Dawid-Skene and the majority agree on {same:,} of {items:,} items that have one")
+
+
+def _print_annotators(lines: Sequence[AnnotatorLine]) -> None:
+    section("Annotators, the most accurate first")
+    gold = any(line.gold for line in lines)
+    header = (
+        *("annotator", "judged", "agrees with others", "of", "accuracy (Dawid-Skene)"),
+        *(("gold n", "agrees", "at least", "kappa") if gold else ()),
+    )
+    rows = []
+    for line in lines:
+        others = (number(line.with_others.value), f"{line.with_others.n:,}")
+        row = (mark(line), f"{line.judgements:,}", *others, number(line.accuracy))
+        rows.append(row + (_gold(line) if gold else ()))
+    print_table(header, rows)
+
+
+def _gold(line: AnnotatorLine) -> tuple[str, ...]:
+    if line.gold is None:
+        return ("0", UNKNOWN, UNKNOWN, UNKNOWN)
+    share = line.gold
+    return f"{share.n:,}", number(share.accuracy), number(share.low), number(line.kappa.value)
+
+
+def _print_ratings(criterion: str, found: Ratings) -> None:
+    section(f"Ratings ({criterion}): {found.battles:,} battles, {found.annotators:,} annotators")
+    groups = len({one.group for one in found.players})
+    rows = [
+        (
+            one.player,
+            f"{one.battles:,}",
+            f"{one.elo:.0f}",
+            f"{one.low:.0f} to {one.high:.0f}",
+            *([str(one.group + 1)] if groups > 1 else []),
+        )
+        for one in found.players
+    ]
+    header = ("player", "battles", "Elo", "95 % interval", *(["group"] if groups > 1 else []))
+    print_table(header, rows)
+    drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
+    note(f"ties: {found.ties}; 1000 is the average; intervals by bootstrap over {drawn}")
+    if found.position_effect is not None:
+        note(f"being shown first is worth {found.position_effect:+.0f} Elo points")
+    if found.note:
+        note(found.note)

@@ -1,0 +1,188 @@
+"""`align feedback judge`: a language model as one more annotator of answers that are there.
+
+It writes raw records, `rbrm` by a rubric or `comparison` by a criterion, as any annotator does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from align.data.errors import UserError
+from align.data.feedback import read_records
+from align.data.messages import Message
+from align.data.records import write_records
+from align.data.rejects import Rejects
+from align.data.schemas import Record
+from align.pipeline.config import RunConfig
+from align.pipeline.feedback_sources import Asked, note_bad_rows, usable_folder
+from align.pipeline.progress import Progress, note
+from align.reward.judge.answers import Answers, answers_in, in_pairs, read_answers, single
+from align.reward.judge.asking import Judge, Replies
+from align.reward.judge.endpoint import EndpointJudge
+from align.reward.judge.pairwise import CRITERIA, Battle, judge_battles
+from align.reward.judge.posting import Endpoint
+from align.reward.judge.rbrm import Exchange, Manner, judge_answers
+from align.reward.judge.records import Origin
+from align.reward.judge.rubric import PromptClass, load_rubric
+
+AT_ONCE = 256  # questions between two updates of the progress
+LITTLE_MASS = 0.5  # probability of the letters below which the judge seems not to follow
+
+
+class Said(NamedTuple):
+    """What a judge said about some answers."""
+
+    records: list[Record]
+    problems: dict[int, str]
+    remark: str | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a judge is asked about, and how."""
+
+    cases: Callable[[Sequence[Answers]], list[Answers]]
+    ask: Callable[[Judge, Sequence[Answers], Origin], Said]
+
+
+def task_of(
+    rubric: str | None, pairwise: str | None, prompt_class: PromptClass, calibrated: bool
+) -> Task:
+    """Raises: UserError unless it is one of a rubric and a known criterion."""
+    if rubric is not None and pairwise is None:
+        return _by_rubric(rubric, prompt_class, Manner(calibrated=calibrated))
+    if pairwise is not None and rubric is None:
+        return _by_criterion(pairwise)
+    raise UserError("give one of --rubric NAME|FILE and --pairwise CRITERION")
+
+
+def _by_rubric(name: str, prompt_class: PromptClass, manner: Manner) -> Task:
+    rubric = load_rubric(name)
+
+    def ask(judge: Judge, cases: Sequence[Answers], origin: Origin) -> Said:
+        exchanges = [Exchange(one.prompt, one.completions[0], prompt_class) for one in cases]
+        found = judge_answers(judge, rubric, exchanges, origin, manner)
+        remark = None
+        if found.letter_mass < LITTLE_MASS:
+            remark = (
+                f"the judge gives the letters a probability of {found.letter_mass:.2f}: it hardly "
+                "follows the format"
+            )
+        return Said(found.records, found.problems, remark)
+
+    return Task(single, ask)
+
+
+def _by_criterion(name: str) -> Task:
+    if name not in CRITERIA:
+        raise UserError(f"--pairwise {name}: must be one of {', '.join(CRITERIA)}")
+
+    def ask(judge: Judge, cases: Sequence[Answers], origin: Origin) -> Said:
+        battles = [Battle(one.prompt, one.completions[0], one.completions[1]) for one in cases]
+        records, problems, bias = judge_battles(judge, CRITERIA[name], battles, origin)
+        remark = (
+            f"of {bias.battles:,} battles, {bias.consistent:,} have one verdict in both orders, "
+            f"{bias.first:,} went to the first shown and {bias.second:,} to the second"
+        )
+        return Said(records, problems, remark)
+
+    return Task(in_pairs, ask)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Implements `Judge`: another one, which shows how far it is."""
+
+    judge: Judge
+
+    @property
+    def id(self) -> str:
+        """The judge's own."""
+        return self.judge.id
+
+    def ask(self, questions: Sequence[list[Message]], letters: int) -> Replies:
+        """In parts, one after the other."""
+        logprobs, floored = [np.empty((0, letters))], 0
+        problems: dict[int, str] = {}
+        with Progress("questions", len(questions)) as progress:
+            for start in range(0, len(questions), AT_ONCE):
+                part = self.judge.ask(questions[start : start + AT_ONCE], letters)
+                logprobs.append(part.logprobs_NK)
+                problems |= {start + place: why for place, why in part.problems.items()}
+                floored += part.floored
+                progress.update(min(start + AT_ONCE, len(questions)))
+        return Replies(np.concatenate(logprobs), problems, floored)
+
+
+def local_judge(path: str, config: RunConfig) -> Judge:
+    """The causal model in a folder, under the settings of `model`; its path is its name."""
+    # torch and transformers take seconds, and a judge elsewhere needs neither.
+    from align.policy.model import load_causal_lm, load_tokenizer
+    from align.reward.judge.causal_lm import CausalJudge
+
+    tokenizer = load_tokenizer(path, config.model)
+    return CausalJudge(path, load_causal_lm(path, config.model), tokenizer)
+
+
+def endpoint_judge(url: str, model: str | None, key_variable: str | None, out: Path) -> Judge:
+    """The model at a server; its replies are kept beside `out`, so that none is paid for twice."""
+    if model is None:
+        raise UserError("--endpoint needs --endpoint-model NAME, as the server calls it")
+    try:
+        endpoint = Endpoint(url=url, model=model, key_variable=key_variable)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise UserError(f"--endpoint: {problem.removeprefix('Value error, ')}") from None
+    endpoint.key()  # a missing key is told before any answer is read
+    return EndpointJudge(endpoint, out.with_name(f"{out.name}.replies.jsonl"))
+
+
+def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
+    """Ask about all answers of the sources and write the records to `out`.
+
+    With `bare`, rows are prompts and answers rather than records. Raises: UserError if there is
+    nothing to ask about, or the judge says nothing.
+    """
+    folder = usable_folder(out.parent)
+    rejects = Rejects(folder / "rejected.jsonl", asked.config.data.max_rejected)
+    cases = task.cases(list(_answers(asked, bare, rejects)))
+    if not cases:
+        raise UserError(f"{asked.name}: no two different answers to one prompt to compare")
+    records: list[Record] = []
+    problems: list[str] = []
+    for origin, some in _by_origin(cases).items():
+        said = task.ask(Watched(who), some, origin)
+        records += said.records
+        problems += said.problems.values()
+        if said.remark:
+            note(said.remark)
+    if not records:
+        raise UserError(f"{who.id} judged none of {len(cases)}: {problems[0]}")
+    write_records(out, records)
+    if problems:
+        note(f"{len(problems):,} without a judgement; the first: {problems[0]}")
+    note(f"{len(records):,} of {len(cases):,} judged by {who.id}: {out}")
+
+
+def _answers(asked: Asked, bare: bool, rejects: Rejects) -> Iterator[Answers]:
+    if bare:
+        for source in asked.sources:
+            assert source.path is not None
+            yield from read_answers(source.path, rejects)
+        rejects.finish()
+    else:
+        yield from map(answers_in, read_records(asked.sources, rejects))
+    note_bad_rows(rejects)
+
+
+def _by_origin(cases: Sequence[Answers]) -> dict[Origin, list[Answers]]:
+    now = datetime.now(UTC)
+    found: dict[Origin, list[Answers]] = {}
+    for one in cases:
+        found.setdefault(Origin(one.source, one.license, now), []).append(one)
+    return found

@@ -1,0 +1,93 @@
+"""Which feedback a command of `align feedback` is about, and under which settings."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import get_args
+
+from align.data.config import FeedbackFormat, FeedbackSource
+from align.data.errors import UserError
+from align.data.feedback import read_records
+from align.data.rejects import Rejects
+from align.data.schemas import Record
+from align.pipeline.config import RunConfig
+from align.pipeline.loading import default_config, load_config
+from align.pipeline.progress import note
+
+FORMATS = tuple(name for name in get_args(FeedbackFormat) if name != "simulated")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The sources, and a config of which the sections `data` and `feedback` (and `model`) count."""
+
+    sources: tuple[FeedbackSource, ...]
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """A title: the names of the files."""
+        names = [source.path.name for source in self.sources if source.path]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def asked(
+    files: Sequence[Path], format: str, config: str | None, overrides: Sequence[str]
+) -> Asked:
+    """Files of one format, or without files the sources of a config.
+
+    Raises: UserError for what is missing or unknown; an override of a key that no command reads is
+    an error of the config like any other.
+    """
+    if format not in FORMATS:
+        near = get_close_matches(format, FORMATS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(FORMATS)}"
+        raise UserError(f"--format {format}: unknown format; {hint}")
+    settings = load_config(config, overrides) if config else default_config("feedback", overrides)
+    sources = [
+        FeedbackSource.model_validate({"format": format, "path": path.absolute()}) for path in files
+    ]
+    if not files:
+        if config is None:
+            raise UserError("nothing to read: give FILE..., or --config F with data.feedback")
+        sources = [source for source in settings.data.feedback if source.path is not None]
+        if len(sources) < len(settings.data.feedback):
+            note("simulated feedback is made in a run and left out here")
+        if not sources:
+            raise UserError(f"{config}: data.feedback names no file; give FILE..., or a source")
+    for source in sources:
+        if source.path is not None and not source.path.exists():
+            raise UserError(f"{source.path}: there is no such file or folder")
+    return Asked(tuple(sources), settings)
+
+
+def read(wanted: Asked, out: Path | None) -> list[Record]:
+    """All good records, in memory; bad rows are counted, and kept in `out`.
+
+    Raises: DataError if too many rows are bad, or a source has no good one.
+    """
+    rejects = Rejects(out and out / "rejected.jsonl", wanted.config.data.max_rejected)
+    records = read_records(wanted.sources, rejects)
+    note_bad_rows(rejects)
+    return records
+
+
+def note_bad_rows(rejects: Rejects) -> None:
+    """Say how many rows were left out, if any."""
+    if rejects.rows:
+        where = f": see {rejects.path}" if rejects.path else ", which --out DIR keeps"
+        note(f"{rejects.rows:,} of {rejects.seen:,} rows are bad and left out{where}")
+
+
+def usable_folder(path: Path) -> Path:
+    """The folder, made if need be. Raises: UserError if nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(
+            f"--out {path}: cannot be written to ({error.strerror}); name another place"
+        ) from None

@@ -1,0 +1,36 @@
+"""Rows of text in columns, for the terminal and for log files alike."""
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from align.pipeline.progress import console
+from align.reward.feedback_statistics import Rate
+
+UNKNOWN = "-"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Names on the left, numbers flush right. Nothing is wrapped or cut."""
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    for number, row in enumerate([header, *rows]):
+        cells = [
+            cell + " " * (width - cell_len(cell))
+            if place == 0
+            else " " * (width - cell_len(cell)) + cell
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        console.print(Text("  " + "  ".join(cells).rstrip(), style="bold" if not number else ""))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash where there is none."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def rate(value: Rate | None) -> str:
+    """A share with its interval and the cases it rests on."""
+    if value is None:
+        return "not recorded"
+    return f"{value.share:.1%} ({value.low:.1%} to {value.high:.1%}) of {value.n:,}"

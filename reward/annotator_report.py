@@ -1,0 +1,179 @@
+"""How far each annotator can be trusted, and how far the pool agrees, from raw records.
+
+An item is two answers to one prompt by one criterion, and a label which of them is better, or a
+tie. Models and programs stand in the same table as people; they are never counted among them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from align.data.record_batches import record_batch
+from align.data.schemas import Record
+from align.reward.annotators import dawid_skene
+from align.reward.annotators.agreement import (
+    NO_PAIRS,
+    Statistic,
+    agreement_matrix,
+    cohen,
+    contingency,
+    fleiss,
+    krippendorff,
+    observed,
+    unanimity,
+)
+from align.reward.annotators.screening import Screening, screen
+from align.reward.annotators.table import annotator_rows
+from align.reward.annotators.votes import UNKNOWN, Ints, Votes
+from align.reward.config import FeedbackConfig
+from align.reward.feedback.kinds import Options
+from align.reward.feedback.votes import votes_on_pairs
+from align.reward.reliability import Share
+
+NOT_TWO = "it compares exactly two annotators"
+IS_GOLD = "says what is right on gold items"
+
+
+@dataclass(frozen=True)
+class AnnotatorLine:
+    """One annotator."""
+
+    annotator_id: str
+    kind: str
+    judgements: int
+    """Items judged; of several judgements of one item the newest counts."""
+    with_others: Statistic
+    """Agreement with the people who judged the same, the mean over all such couples of votes."""
+    accuracy: float
+    """How often they say what is true, by Dawid-Skene."""
+    gold: Share | None
+    kappa: Statistic
+    """Cohen's, against gold."""
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Dawid-Skene against the majority of votes, over the items that have a majority."""
+
+    items: int
+    same: int
+
+
+@dataclass(frozen=True)
+class PoolFigures:
+    """How far people agree; where there are none, how far all annotators do."""
+
+    annotators: int
+    items: int
+    votes: int
+    observed: Statistic
+    unanimity: Statistic
+    cohen: Statistic
+    fleiss: Statistic
+    krippendorff_nominal: Statistic
+    krippendorff_ordinal: Statistic
+    majority: Majority
+
+
+@dataclass(frozen=True)
+class AnnotatorReport:
+    """`rows` are those of the annotator table, in the schema ANNOTATOR."""
+
+    pool: PoolFigures
+    annotators: list[AnnotatorLine]
+    gold_items: int
+    rows: list[Record]
+
+
+def report_on(
+    records: Sequence[Record], config: FeedbackConfig, gold_by: Sequence[str] = ()
+) -> AnnotatorReport:
+    """Everything above about validated raw records; `gold_by` name who is right on gold items."""
+    options = Options(config)
+    votes = _votes(records, options)
+    gold = [one for one in records if one["gold"] and one["annotator_id"] in gold_by]
+    gold_I = _majority_labels(votes, _votes(gold, options))
+    fitted = dawid_skene.fit(votes, gold_I)
+    screenings = [
+        _without_own_gold(one) if one.annotator_id in gold_by else one
+        for one in screen(votes, gold_I)
+    ]
+    return AnnotatorReport(
+        pool=_pool(_people(votes), fitted),
+        annotators=_lines(votes, fitted, screenings),
+        gold_items=int((gold_I != UNKNOWN).sum()),
+        rows=annotator_rows(screenings, fitted=fitted),
+    )
+
+
+def _votes(records: Sequence[Record], options: Options) -> Votes:
+    by_kind: dict[str, list[Record]] = {}
+    for one in records:
+        by_kind.setdefault(one["kind"], []).append(one)
+    tables = {kind: pa.Table.from_batches([record_batch(x)]) for kind, x in by_kind.items()}
+    return votes_on_pairs([tables], options)
+
+
+def _majority_labels(votes: Votes, gold: Votes) -> Ints:
+    """(I,): what most of those who know say of each gold item."""
+    return votes.known(dict(zip(gold.items, gold.majority().tolist(), strict=True)))
+
+
+def _without_own_gold(screening: Screening) -> Screening:
+    return replace(screening, agreement=None, kappa=Statistic(None, 0, IS_GOLD))
+
+
+def _people(votes: Votes) -> Votes:
+    """The votes of people, or all where there are none of them."""
+    return votes.of_kind("human") if "human" in votes.kinds else votes
+
+
+def _pool(votes: Votes, fitted: dawid_skene.DawidSkene) -> PoolFigures:
+    voters = np.unique(votes.annotator_N)
+    two = len(voters) == 2
+    table = contingency(votes, int(voters[0]), int(voters[1])) if two else None
+    majority_I = votes.majority()
+    known_I = majority_I != UNKNOWN
+    same_I = known_I & (fitted.posterior_IL.argmax(axis=1) == majority_I)
+    return PoolFigures(
+        annotators=len(voters),
+        items=len(np.unique(votes.item_N)),
+        votes=len(votes.item_N),
+        observed=observed(votes),
+        unanimity=unanimity(votes),
+        cohen=Statistic(None, 0, NOT_TWO) if table is None else cohen(table),
+        fleiss=fleiss(votes),
+        krippendorff_nominal=krippendorff(votes),
+        krippendorff_ordinal=krippendorff(votes, "ordinal"),
+        majority=Majority(int(known_I.sum()), int(same_I.sum())),
+    )
+
+
+def _lines(
+    votes: Votes, fitted: dawid_skene.DawidSkene, screenings: Sequence[Screening]
+) -> list[AnnotatorLine]:
+    """The least accurate last."""
+    matrix = agreement_matrix(votes)
+    people = _people(votes).kinds if "human" not in votes.kinds else ("human",)
+    peer_A = np.isin(votes.kinds, people)
+    agreed_A, n_A = matrix.agreed_AA[:, peer_A].sum(axis=1), matrix.n_AA[:, peer_A].sum(axis=1)
+    judged_A = np.bincount(votes.annotator_N, minlength=len(votes.annotators))
+    lines = [
+        AnnotatorLine(
+            one.annotator_id,
+            one.kind,
+            int(judged_A[place]),
+            _share(float(agreed_A[place]), int(n_A[place])),
+            float(fitted.accuracy_A[place]),
+            one.agreement,
+            one.kappa,
+        )
+        for place, one in enumerate(screenings)
+    ]
+    return sorted(lines, key=lambda line: (-line.accuracy, line.annotator_id))
+
+
+def _share(agreed: float, n: int) -> Statistic:
+    return Statistic(agreed / n, n) if n else Statistic(None, 0, NO_PAIRS)

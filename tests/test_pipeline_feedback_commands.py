@@ -1,0 +1,399 @@
+"""`align feedback validate`, `convert`, `inspect` and `agreement`: what they print and leave."""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from align.data.atomic import write_jsonl
+from align.data.config import DataConfig, FeedbackSource
+from align.data.errors import UserError
+from align.data.importers.header import header
+from align.data.messages import assistant, user
+from align.data.schemas import ANNOTATOR, FEEDBACK, PREFERENCE, Record, completed, write_table
+from align.pipeline import cli
+from align.pipeline.conversion import converted
+from align.pipeline.feedback_sources import FORMATS
+from align.pipeline.inputs import check_inputs
+from align.pipeline.loading import default_config
+from align.reward.annotators.members import read_annotators
+from align.reward.config import FeedbackConfig
+from align.reward.pairs_file import read_pairs, write_pairs
+
+Align = Callable[..., str]
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def vote(name: str, outcome: str, **fields: Any) -> Record:
+    made = header(
+        "comparison",
+        name,
+        user(fields.pop("prompt", "Hi")),
+        [assistant(text) for text in fields.pop("texts", ("a long answer", "b"))],
+        source="study",
+        license=None,
+        annotator_id=fields.pop("annotator_id", "ann"),
+        guideline_version="1",
+        created_at=DAY,
+    )
+    fields = {"gold": False} | fields
+    return completed(made | {"outcome": outcome} | fields, FEEDBACK["comparison"])
+
+
+def file_of(folder: Path, records: Iterable[Any], name: str = "votes.jsonl") -> str:
+    write_jsonl(folder / name, records)
+    return str(folder / name)
+
+
+@pytest.fixture
+def feedback(capsys: pytest.CaptureFixture[str]) -> Align:
+    """Runs a command in this process and returns what it printed."""
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        cli.app(["feedback", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+def complaint(feedback: Align, *arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        feedback(*arguments)
+    return str(caught.value)
+
+
+def study(count: int = 60, **fields: Any) -> list[Record]:
+    """Three annotators on the same prompts; the third is a coin."""
+    chance = random.Random(3)
+    right = {"ann": 0.95, "bob": 0.9, "coin": 0.5}
+    return [
+        vote(
+            f"{who}-{place}",
+            "ab"[(place + (chance.random() > sure)) % 2],
+            prompt=f"P{place}",
+            annotator_id=who,
+            display_order=[0, 1],
+            **fields,
+        )
+        for place in range(count)
+        for who, sure in right.items()
+    ]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- the real command, in a process of its own
+
+
+def test_validate_counts_kinds_and_shows_bad_rows(
+    finished: Callable[..., str], tmp_path: Path
+) -> None:
+    bad = [vote(f"bad{i}", "a") | {"outcome": "left"} for i in range(12)]
+    path = file_of(tmp_path, [*study(), *bad])
+    out = tmp_path / "out"
+    printed = finished("feedback", "validate", path, "--out", str(out), code=2)
+    assert "comparison 180" in words(printed)
+    assert "180 good records; 12 of 192 rows are bad" in printed
+    assert f"{path}:181: outcome: must be one of a, b, tie, skip" in printed
+    assert f"{path}:190: " in printed and f"{path}:191: " not in printed
+    assert f"and 2 more, in {out}/rejected.jsonl" in printed
+    assert printed.splitlines()[-1].startswith("align: ") and "6.2%" in printed.splitlines()[-1]
+    rejected = (out / "rejected.jsonl").read_text("utf-8").splitlines()
+    assert len(rejected) == 12 and json.loads(rejected[0])["line"] == 181
+
+
+def test_convert_writes_the_table_and_says_what_became_of_the_records(
+    finished: Callable[..., str], tmp_path: Path
+) -> None:
+    records = [*study(), vote("t", "tie", prompt="T"), vote("s", "skip", prompt="S")]
+    out = tmp_path / "new" / "pairs.parquet"
+    path = file_of(tmp_path, [*records, {"kind": "comparison"}])
+    printed = words(finished("feedback", "convert", path, "--out", str(out)))
+    assert "comparison 182 0 0 1 61 1" in printed and "overall 61 1" in printed
+    assert "silent records are in no pair" in printed and "gold records" not in printed
+    assert "1 of 183 rows are bad and left out" in printed
+    assert f"61 pairs of 182 records: {out}" in printed
+    assert len(read_pairs(out)) == 61
+    assert pq.read_schema(out).metadata == PREFERENCE.metadata
+    names = {file.name for file in out.parent.iterdir()}
+    assert names == {"pairs.parquet", "conflicts.parquet", "rejected.jsonl"}
+
+
+def test_agreement_measures_annotators_and_players_and_writes_all_of_it(
+    finished: Callable[..., str], tmp_path: Path
+) -> None:
+    records = study(player_a="strong", player_b="weak") + study(10, player_a="weak", player_b="new")
+    for place, one in enumerate(records):
+        one["feedback_id"] = str(place)
+    path, out = file_of(tmp_path, records), tmp_path / "out"
+    printed = finished("feedback", "agreement", path, "--out", str(out), "--ties", "davidson")
+    assert "3 annotators, 180 votes on 60 items" in printed
+    order = [printed.index(name) for name in ("  ann", "  bob", "  coin")]
+    assert order == sorted(order)
+    assert "Ratings (overall): 210 battles, 3 annotators" in printed
+    found = json.loads((out / "agreement.json").read_text("utf-8"))
+    assert set(found) == {"pool", "gold_items", "annotators", "ratings"}
+    ratings = found["ratings"]["overall"]
+    assert ratings["ties"] == "davidson" and not ratings["by_annotator"]
+    assert {one["player"] for one in ratings["players"]} == {"strong", "weak", "new"}
+    assert all(one["low"] <= one["elo"] <= one["high"] for one in ratings["players"])
+    rows = read_annotators(out / "annotators.parquet")
+    assert [row["annotator_id"] for row in rows] == ["ann", "bob", "coin"]
+    assert len(rows[0]["ds_confusion"]) == 3
+    html = (out / "agreement.html").read_text("utf-8")
+    assert "Two annotators agree" in html and "is ahead with" in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_inspect_counts_and_shows_biases(finished: Callable[..., str], tmp_path: Path) -> None:
+    path, out = file_of(tmp_path, study()), tmp_path / "out"
+    printed = words(finished("feedback", "inspect", path, "--out", str(out)))
+    assert "180 records on 60 prompts" in printed and "comparison 180 100.0%" in printed
+    assert "coin 60 33.3%" in printed and "ties 0.0% (0.0% to 2.1%) of 180" in printed
+    found = json.loads((out / "inspect.json").read_text("utf-8"))
+    assert found["longer_won"]["n"] == 180 and found["by_annotator"]["ann"] == 60
+    assert "What people preferred" in (out / "inspect.html").read_text("utf-8")
+
+
+# --- what to read
+
+
+@pytest.mark.parametrize("command", ["validate", "inspect", "agreement", "convert"])
+def test_what_cannot_be_read_is_one_line(feedback: Align, command: str, tmp_path: Path) -> None:
+    more = ("--out", str(tmp_path / "pairs.parquet")) if command == "convert" else ()
+    assert "nothing to read: give FILE..." in complaint(feedback, command, *more)
+    nowhere = str(tmp_path / "nowhere.jsonl")
+    assert complaint(feedback, command, nowhere, *more) == (
+        f"{nowhere}: there is no such file or folder"
+    )
+    said = complaint(feedback, command, nowhere, "--format", "record", *more)
+    assert said == "--format record: unknown format; did you mean records?"
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    said = complaint(feedback, command, str(tmp_path / "empty.jsonl"), *more)
+    assert said.startswith(f"{tmp_path}/empty.jsonl:1: ") and "\n" not in said
+
+
+@pytest.mark.parametrize("command", ["validate", "inspect", "agreement", "convert"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    feedback: Align, command: str, tmp_path: Path
+) -> None:
+    path = file_of(tmp_path, study(2))
+    out = f"{path}/pairs.parquet"  # below a file
+    assert "cannot be written to" in complaint(feedback, command, path, "--out", out)
+
+
+@pytest.mark.parametrize("command", ["inspect", "agreement", "convert"])
+def test_all_rows_bad_is_one_line_that_names_the_first(
+    feedback: Align, command: str, tmp_path: Path
+) -> None:
+    path = file_of(tmp_path, [{"kind": "opinion"}] * 3)
+    more = ("--out", str(tmp_path / "pairs.parquet")) if command == "convert" else ()
+    said = complaint(feedback, command, path, *more)
+    assert said.startswith(f"{path}:1: kind: must be one of") and "no good row is left" in said
+
+
+def test_validate_goes_on_after_a_file_without_a_good_row(feedback: Align, tmp_path: Path) -> None:
+    bad = file_of(tmp_path, [{"kind": "opinion"}] * 3, "bad.jsonl")
+    good = file_of(tmp_path, study(5))
+    with pytest.raises(UserError) as caught:
+        feedback("validate", bad, good, "--out", str(tmp_path / "out"))
+    assert str(caught.value).startswith(f"{bad}:1: kind: ") and "\n" not in str(caught.value)
+    assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 3
+
+
+def test_validate_prints_what_is_good_before_it_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad = file_of(tmp_path, [{"kind": "opinion"}] * 3, "bad.jsonl")
+    with pytest.raises(UserError):
+        cli.app(["feedback", "validate", bad, file_of(tmp_path, study(5))], standalone_mode=False)
+    assert "15 good records; 3 of 18 rows are bad" in capsys.readouterr().out
+
+
+def test_validate_removes_an_old_list_of_bad_rows(feedback: Align, tmp_path: Path) -> None:
+    (tmp_path / "rejected.jsonl").write_text("{}\n", encoding="utf-8")
+    printed = feedback("validate", file_of(tmp_path, study(5)), "--out", str(tmp_path))
+    assert "15 good records; no bad rows" in printed
+    assert not (tmp_path / "rejected.jsonl").exists()
+
+
+def test_the_same_file_twice_is_told_by_its_ids(feedback: Align, tmp_path: Path) -> None:
+    one, other = file_of(tmp_path, study(5)), file_of(tmp_path, study(5), "copy.jsonl")
+    said = complaint(feedback, "validate", one, other)
+    assert said.startswith(f"{other}:1: feedback_id: ann-0 is the id of an earlier row")
+    out = tmp_path / "pairs.parquet"
+    assert "is the id of an earlier row" in complaint(
+        feedback, "convert", one, other, "--out", str(out)
+    )
+    assert not out.exists()
+
+
+def test_sources_and_settings_come_from_a_config(feedback: Align, tmp_path: Path) -> None:
+    file_of(tmp_path, [*study(5), vote("t", "tie", prompt="T")])
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "name: mine\nfeedback: {ties: drop}\ndata:\n  feedback:\n"
+        "    - {format: records, path: votes.jsonl}\n    - {format: simulated, rows: 3}\n",
+        encoding="utf-8",
+    )
+    out = ["--out", str(tmp_path / "pairs.parquet")]
+    printed = feedback("convert", "--config", str(config), *out)
+    assert "simulated feedback is made in a run" in printed and "5 pairs of 16" in printed
+    changed = [*out, "--set", "feedback.ties=soft", "--set", "data.max_rejected=0.2"]
+    assert "6 pairs of 16" in feedback("convert", "--config", str(config), *changed)
+    two = file_of(tmp_path, study(2), "two.jsonl")
+    assert "2 pairs of 6" in feedback("convert", two, "--config", str(config), *out)
+    config.write_text("name: mine\n", encoding="utf-8")
+    assert "data.feedback names no file" in complaint(feedback, "inspect", "--config", str(config))
+
+
+def test_settings_need_no_config(feedback: Align, tmp_path: Path) -> None:
+    path, out = file_of(tmp_path, [vote("t", "tie")]), str(tmp_path / "pairs.parquet")
+    assert "1 pairs of 1" in feedback("convert", path, "--out", out)
+    assert "0 pairs of 1" in feedback("convert", path, "--out", out, "--set", "feedback.ties=drop")
+    said = complaint(feedback, "convert", path, "--out", out, "--set", "feedback.tie=drop")
+    assert "feedback.tie: unknown key; did you mean ties?" in said
+
+
+def test_out_of_convert_is_a_parquet_file(feedback: Align, tmp_path: Path) -> None:
+    path = file_of(tmp_path, study(2))
+    for out in (tmp_path, tmp_path / "pairs.csv"):
+        assert "name a Parquet file" in complaint(feedback, "convert", path, "--out", str(out))
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "records"])
+def test_every_format_is_read_or_says_why_not(feedback: Align, format: str, tmp_path: Path) -> None:
+    path = file_of(tmp_path, [{"nothing": 1}] * 3)
+    assert str(tmp_path) in complaint(feedback, "validate", path, "--format", format)
+
+
+# --- odd feedback
+
+
+def test_ties_alone_have_defined_figures(feedback: Align, tmp_path: Path) -> None:
+    ties = [
+        vote(f"{who}{i}", "tie", prompt=f"P{i}", annotator_id=who, player_a="x", player_b="y")
+        for i in range(4)
+        for who in "ab"
+    ]
+    out = tmp_path / "out"
+    printed = feedback("agreement", file_of(tmp_path, ties), "--out", str(out))
+    assert "every vote is the same label" in printed and "nan" not in printed.lower()
+    found = json.loads((out / "agreement.json").read_text("utf-8"))["ratings"]["overall"]
+    assert [round(one["elo"]) for one in found["players"]] == [1000, 1000]
+    assert "Nothing was decided" not in feedback("inspect", file_of(tmp_path, ties))
+    feedback("inspect", file_of(tmp_path, ties), "--out", str(out))
+
+
+def test_one_annotator_alone_agrees_with_nobody(feedback: Align, tmp_path: Path) -> None:
+    votes = [vote(str(i), "a", prompt=f"P{i}", player_a="x", player_b="y") for i in range(5)]
+    out = tmp_path / "out"
+    printed = feedback("agreement", file_of(tmp_path, votes), "--out", str(out))
+    assert "no item has votes by two annotators" in printed
+    assert "no maximum likelihood estimate exists" in printed and "inf" not in printed
+    json.loads((out / "agreement.json").read_text("utf-8"), parse_constant=pytest.fail)
+
+
+def test_players_who_never_met_are_in_groups_of_their_own(feedback: Align, tmp_path: Path) -> None:
+    votes = [
+        vote(f"{i}{players}", "ab"[i % 2], prompt=f"{i}", player_a=players[0], player_b=players[1])
+        for i in range(6)
+        for players in ("pq", "xy")
+    ]
+    printed = feedback("agreement", file_of(tmp_path, votes))
+    assert "2 groups never met, whose ratings cannot be compared" in printed
+    assert "group" in printed
+
+
+def test_feedback_that_compares_nothing_has_no_agreement(feedback: Align, tmp_path: Path) -> None:
+    said = complaint(feedback, "agreement", file_of(tmp_path, [vote("s", "skip")]))
+    assert (
+        said == "votes.jsonl: nobody says of two answers which one is better, so nobody can agree"
+    )
+
+
+def test_annotators_are_measured_by_gold_and_models_are_marked(
+    feedback: Align, tmp_path: Path
+) -> None:
+    votes = [
+        vote(
+            f"{who}{i}",
+            "ab"[(i + (who == "liar")) % 2],
+            prompt=f"P{i}",
+            annotator_id=who,
+            annotator_kind="model" if who == "llm" else "human",
+            gold=True,
+        )
+        for i in range(20)
+        for who in ("boss", "good", "liar", "llm")
+    ]
+    path, out = file_of(tmp_path, votes), tmp_path / "out"
+    assert "with --gold-by ANNOTATOR" in feedback("agreement", path)
+    printed = feedback("agreement", path, "--gold-by", "boss", "--out", str(out))
+    assert "llm (model)" in printed and "3 annotators, 60 votes on 20 items" in printed
+    rows = {row["annotator_id"]: row for row in read_annotators(out / "annotators.parquet")}
+    assert rows["good"]["gold_agree"] == 1 and rows["liar"]["gold_agree"] == 0
+    assert rows["llm"]["wilson_lb"] == pytest.approx(0.839, abs=1e-3)
+    assert rows["boss"]["gold_n"] == 0 and rows["llm"]["kind"] == "model"
+    assert "judged no record that is" in complaint(feedback, "agreement", path, "--gold-by", "x")
+
+
+# --- options that the stage and the command share
+
+
+def pairs_by(folder: Path, path: str, **feedback: Any) -> list[Record]:
+    source = FeedbackSource(format="records", path=Path(path))
+    config = FeedbackConfig.model_validate(feedback)
+    parts = converted([source], config, DataConfig(max_rejected=0.5), folder / "new")
+    write_pairs(folder / "pairs.parquet", parts)
+    return read_pairs(folder / "pairs.parquet")
+
+
+def test_noise_fitted_battles_and_annotators_reach_the_table(tmp_path: Path) -> None:
+    path = file_of(tmp_path, study(40))
+    assert {row["noise_prob"] for row in pairs_by(tmp_path, path)} == {None}
+    noisy = pairs_by(tmp_path, path, noise="dawid_skene")
+    assert len({row["noise_prob"] for row in noisy}) > 1
+    assert all(0 <= row["noise_prob"] < 0.5 for row in noisy)
+    fitted = pairs_by(tmp_path, path, comparisons={"pairs": "fitted", "z": 0})
+    assert fitted and all(0.5 < row["target_prob"] < 1 for row in fitted)
+    members = [
+        {"annotator_id": "ann", "kind": "human", "gold_n": 0, "wilson_lb": 0.9},
+        {"annotator_id": "coin", "kind": "human", "gold_n": 0, "wilson_lb": 0.3},
+    ]
+    table = tmp_path / "annotators.parquet"
+    write_table(table, [completed(one, ANNOTATOR) for one in members], ANNOTATOR)
+    some = pairs_by(tmp_path, path, annotators=table)
+    assert {name for row in some for name in row["annotator_ids"]} == {"ann", "coin"}
+    best = pairs_by(tmp_path, path, annotators=table, min_gold_agreement=0.8)
+    assert {name for row in best for name in row["annotator_ids"]} == {"ann"}
+    late = [completed(members[0] | {"qualified_from": DAY + timedelta(days=1)}, ANNOTATOR)]
+    write_table(table, late, ANNOTATOR)
+    assert pairs_by(tmp_path, path, annotators=table) == []
+
+
+def test_convert_says_who_is_excluded(feedback: Align, tmp_path: Path) -> None:
+    path, table = file_of(tmp_path, study(10)), tmp_path / "annotators.parquet"
+    row = completed({"annotator_id": "ann", "kind": "human", "gold_n": 0}, ANNOTATOR)
+    write_table(table, [row], ANNOTATOR)
+    printed = feedback(
+        *("convert", path, "--out", str(tmp_path / "p.parquet")),
+        *("--set", f"feedback.annotators={table}"),
+    )
+    assert "comparison 30 0 20 0 10" in words(printed)
+    assert "by annotators who do not count (feedback.annotators)" in printed
+
+
+def test_a_missing_table_of_annotators_is_told_before_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.parquet"
+    config = default_config("x", [f"feedback.annotators={path}"])
+    with pytest.raises(UserError, match=f"feedback.annotators: {path} does not exist"):
+        check_inputs(config, ("rm",))

@@ -46,8 +46,9 @@ class AnnotatorLine:
     """Items judged; of several judgements of one item the newest counts."""
     with_others: Statistic
     """Agreement with the people who judged the same, the mean over all such couples of votes."""
-    accuracy: float
-    """How often they say what is true, by Dawid-Skene."""
+    accuracy: float | None
+    """How often they say what is true, by Dawid-Skene; None where neither others nor gold judged
+    the same."""
     gold: Share | None
     kappa: Statistic
     """Cohen's, against gold."""
@@ -156,9 +157,9 @@ def _lines(
 ) -> list[AnnotatorLine]:
     """The least accurate last."""
     matrix = agreement_matrix(votes)
-    people = _people(votes).kinds if "human" not in votes.kinds else ("human",)
-    peer_A = np.isin(votes.kinds, people)
+    peer_A = np.array([kind == "human" or "human" not in votes.kinds for kind in votes.kinds], bool)
     agreed_A, n_A = matrix.agreed_AA[:, peer_A].sum(axis=1), matrix.n_AA[:, peer_A].sum(axis=1)
+    compared_A = votes.compared()
     judged_A = np.bincount(votes.annotator_N, minlength=len(votes.annotators))
     lines = [
         AnnotatorLine(
@@ -166,13 +167,13 @@ def _lines(
             one.kind,
             int(judged_A[place]),
             _share(float(agreed_A[place]), int(n_A[place])),
-            float(fitted.accuracy_A[place]),
+            float(fitted.accuracy_A[place]) if compared_A[place] or one.agreement else None,
             one.agreement,
             one.kappa,
         )
         for place, one in enumerate(screenings)
     ]
-    return sorted(lines, key=lambda line: (-line.accuracy, line.annotator_id))
+    return sorted(lines, key=lambda line: (-(line.accuracy or 0), line.annotator_id))
 
 
 def _share(agreed: float, n: int) -> Statistic:

@@ -298,6 +298,7 @@ def test_one_annotator_alone_agrees_with_nobody(feedback: Align, tmp_path: Path)
     out = tmp_path / "out"
     printed = feedback("agreement", file_of(tmp_path, votes), "--out", str(out))
     assert "no item has votes by two annotators" in printed
+    assert "ann 5 - 0 -" in words(printed)
     assert "no maximum likelihood estimate exists" in printed and "inf" not in printed
     json.loads((out / "agreement.json").read_text("utf-8"), parse_constant=pytest.fail)
 

@@ -174,9 +174,15 @@ def test_noise_is_that_of_the_chosen_side_and_ties_have_none() -> None:
     ]
 
 
-def test_one_annotator_and_ties_alone_have_defined_noise() -> None:
-    (row,) = pairs([battle("f", "ab", "a")], noise="dawid_skene")
-    assert 0 < row["noise_prob"] < 0.5
+def test_nothing_is_known_of_an_annotator_whom_nobody_can_be_compared_with() -> None:
+    alone = [battle("f", "ab", "a"), battle("g", "cd", "a", annotator_id="bob")]
+    assert [row["noise_prob"] for row in pairs(alone, noise="dawid_skene")] == [None, None]
+    more = [*alone, battle("h", "ef", "a"), battle("i", "ef", "a", annotator_id="cy")]
+    found = {row["chosen_id"]: row["noise_prob"] for row in pairs(more, noise="dawid_skene")}
+    assert found["c"] is None and 0 < found["a"] < 0.5 and 0 < found["e"] < 0.5
+
+
+def test_ties_and_skips_alone_have_no_noise() -> None:
     (tie,) = pairs([battle("f", "ab", "tie")], noise="dawid_skene")
     assert tie["noise_prob"] is None
     assert pairs([battle("f", "ab", "skip")], noise="dawid_skene") == []

@@ -59,6 +59,12 @@ class Votes:
         alone_I = (counts_IL == most_I[:, None]).sum(axis=1) == 1
         return np.where(alone_I, counts_IL.argmax(axis=1), UNKNOWN)
 
+    def compared(self) -> Flags:
+        """(A,): who voted on an item on which another one did."""
+        shared_N = np.bincount(self.item_N)[self.item_N] > 1
+        count = len(self.annotators)
+        return np.bincount(self.annotator_N[shared_N], minlength=count) > 0
+
     def known(self, labels: Mapping[str, int]) -> Ints:
         """(I,): labels that were given by item id, such as those of gold items, else UNKNOWN."""
         return np.array([labels.get(item, UNKNOWN) for item in self.items], np.int64)

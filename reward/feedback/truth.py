@@ -1,6 +1,7 @@
 """Which answer of a pair is truly better, by Dawid-Skene, and so how far its label can be trusted.
 
-Votes of all kinds, prompts and criteria together tell how reliable each annotator is.
+Votes of all kinds, prompts and criteria together tell how reliable each annotator is. Nothing is
+known of somebody who never judged what another one did.
 Shapes: M pairs.
 """
 
@@ -19,7 +20,7 @@ MOST_NOISE = 0.499  # of a label that is no better than a coin; at 1/2 there is 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of each pair that somebody voted on."""
+    """What is true of each pair on which somebody voted who can be compared with others."""
 
     pair_ids: pa.Array
     smaller_is_better: Floats  # P(the answer with the smaller id is better), a tie is half of it
@@ -27,9 +28,10 @@ class Truth:
 
 def truth_of(votes: Votes) -> Truth:
     """From everybody's votes on all pairs."""
-    posterior_IL = dawid_skene.fit(votes).posterior_IL
+    known_I = np.bincount(votes.item_N, votes.compared()[votes.annotator_N]) > 0
+    posterior_IL = dawid_skene.fit(votes).posterior_IL[known_I]
     better = posterior_IL[:, SMALLER] + posterior_IL[:, TIE] / 2
-    return Truth(pa.array(votes.items, pa.string()), np.asarray(better, np.float64))
+    return Truth(pa.array(votes.items, pa.string()).filter(pa.array(known_I)), better)
 
 
 def noise_of(
@@ -37,9 +39,9 @@ def noise_of(
 ) -> pa.Array:
     """The probability that the rejected answer of each pair is the better one, as `noise_prob`.
 
-    Null for ties, which have no direction that could be wrong, and where nobody voted. The chosen
-    answer is that of the votes: where Dawid-Skene is for the other one, the pair says next to
-    nothing, it is not turned round.
+    Null for ties, which have no direction that could be wrong, and where nothing is known. The
+    chosen answer is that of the votes: where Dawid-Skene is for the other one, the pair says next
+    to nothing, it is not turned round.
     """
     place = pc.index_in(pair_ids, truth.pair_ids)
     smaller_M = pa.array(truth.smaller_is_better, pa.float64()).take(place)

@@ -1,5 +1,6 @@
 """Which feedback a command of `align feedback` is about, and under which settings."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def asked(
         raise UserError(f"--format {format}: unknown format; {hint}")
     settings = load_config(config, overrides) if config else default_config("feedback", overrides)
     sources = [
-        FeedbackSource.model_validate({"format": format, "path": path.absolute()}) for path in files
+        FeedbackSource.model_validate({"format": format, "path": Path(os.path.abspath(path))})
+        for path in files
     ]
     if not files:
         if config is None:

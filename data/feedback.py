@@ -109,11 +109,7 @@ def read_feedback(
 
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
-    return read_records(sources, Rejects(rejected_path, max_rejected))
-
-
-def read_records(sources: Sequence[FeedbackSource], rejects: Rejects) -> list[Record]:
-    """The same, for a caller that has more to say about bad rows."""
+    rejects = Rejects(rejected_path, max_rejected)
     found: list[Found] = []
     for source in sources:
         if source.path is not None:

@@ -11,9 +11,8 @@ import typer
 from align.data.errors import UserError
 
 feedback = typer.Typer(
-    help="Check, inspect and convert raw feedback; measure annotators; ask judge models.",
+    invoke_without_command=True,
     rich_markup_mode=None,
-    no_args_is_help=True,
 )
 Files = Annotated[
     list[Path] | None,
@@ -33,6 +32,14 @@ Overrides = Annotated[
 Folder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write files, to this folder.")
 ]
+
+
+@feedback.callback()
+def commands(context: typer.Context) -> None:
+    """Check, inspect and convert raw feedback; measure annotators; ask judge models."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @feedback.command()

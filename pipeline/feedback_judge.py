@@ -3,7 +3,7 @@
 It writes raw records, `rbrm` by a rubric or `comparison` by a criterion, as any annotator does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from align.data.errors import UserError
-from align.data.feedback import read_records
 from align.data.messages import Message
 from align.data.records import write_records
 from align.data.rejects import Rejects
 from align.data.schemas import Record
 from align.pipeline.config import RunConfig
-from align.pipeline.feedback_sources import Asked, note_bad_rows, usable_folder
+from align.pipeline.feedback_sources import Asked, note_bad_rows, read, usable_folder
 from align.pipeline.progress import Progress, note
 from align.reward.judge.answers import Answers, answers_in, in_pairs, read_answers, single
 from align.reward.judge.asking import Judge, Replies
@@ -46,7 +45,7 @@ class Said(NamedTuple):
 class Task:
     """What a judge is asked about, and how."""
 
-    cases: Callable[[Sequence[Answers]], list[Answers]]
+    cases: Callable[[Iterable[Answers]], list[Answers]]
     ask: Callable[[Judge, Sequence[Answers], Origin], Said]
 
 
@@ -149,8 +148,8 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     nothing to ask about, or the judge says nothing.
     """
     folder = usable_folder(out.parent)
-    rejects = Rejects(folder / "rejected.jsonl", asked.config.data.max_rejected)
-    cases = task.cases(list(_answers(asked, bare, rejects)))
+    answers = _bare_answers(asked, folder) if bare else map(answers_in, read(asked, folder))
+    cases = task.cases(answers)
     if not cases:
         raise UserError(f"{asked.name}: no two different answers to one prompt to compare")
     records: list[Record] = []
@@ -169,14 +168,12 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     note(f"{len(records):,} of {len(cases):,} judged by {who.id}: {out}")
 
 
-def _answers(asked: Asked, bare: bool, rejects: Rejects) -> Iterator[Answers]:
-    if bare:
-        for source in asked.sources:
-            assert source.path is not None
-            yield from read_answers(source.path, rejects)
-        rejects.finish()
-    else:
-        yield from map(answers_in, read_records(asked.sources, rejects))
+def _bare_answers(asked: Asked, folder: Path) -> Iterator[Answers]:
+    rejects = Rejects(folder / "rejected.jsonl", asked.config.data.max_rejected)
+    for source in asked.sources:
+        assert source.path is not None
+        yield from read_answers(source.path, rejects)
+    rejects.finish()
     note_bad_rows(rejects)
 
 

@@ -2,21 +2,27 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
+
+from align.data.by_prompt import Slice, by_prompt
 from align.data.config import FeedbackFormat, FeedbackSource
 from align.data.errors import UserError
-from align.data.feedback import read_records
+from align.data.feedback import feedback_batches
+from align.data.invariants import consistent
 from align.data.rejects import Rejects
 from align.data.schemas import Record
 from align.pipeline.config import RunConfig
 from align.pipeline.loading import default_config, load_config
-from align.pipeline.progress import note
+from align.pipeline.progress import note, tracked
+from align.reward.convert import set_aside
 
+PLACES = {"file", "line", "arrival"}  # of a record, as it is read
 FORMATS = tuple(name for name in get_args(FeedbackFormat) if name != "simulated")
 
 
@@ -71,9 +77,25 @@ def read(wanted: Asked, out: Path | None) -> list[Record]:
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
     rejects = Rejects(out and out / "rejected.jsonl", wanted.config.data.max_rejected)
-    records = read_records(wanted.sources, rejects)
+    batches = feedback_batches(wanted.sources, rejects)
+    slices = consistent_slices(batches, rejects, out)
+    rows = [row for part in slices for table in part.values() for row in table.to_pylist()]
+    rejects.finish()
     note_bad_rows(rejects)
-    return records
+    rows.sort(key=lambda row: row["arrival"])
+    return [{name: row[name] for name in row.keys() - PLACES} for row in rows]
+
+
+def consistent_slices(
+    batches: Iterable[pa.RecordBatch], rejects: Rejects, folder: Path | None
+) -> Iterator[Slice]:
+    """Good records by prompt, with a bar while they come in; contradicting ones are set aside."""
+    with by_prompt(tracked("records", batches, len), folder) as slices:
+        for part in slices:
+            tables, problems = consistent(part, slices.repeated)
+            for problem in problems:
+                set_aside(part, problem, rejects)
+            yield tables
 
 
 def note_bad_rows(rejects: Rejects) -> None:

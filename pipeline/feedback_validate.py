@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from align.data.by_prompt import by_prompt
 from align.data.config import FeedbackSource
 from align.data.errors import DataError, UserError
 from align.data.feedback import feedback_batches
-from align.data.invariants import consistent
 from align.data.rejects import Rejects
-from align.pipeline.feedback_sources import Asked
-from align.pipeline.progress import note, tracked
+from align.pipeline.feedback_sources import Asked, consistent_slices
+from align.pipeline.progress import note
 from align.pipeline.text_table import print_table
-from align.reward.convert import set_aside
 
 SHOWN = 10  # bad rows
 
@@ -31,13 +28,9 @@ def validate(asked: Asked, out: Path | None) -> None:
     rejects = Rejects(out / "rejected.jsonl" if out else None, asked.config.data.max_rejected)
     failures: list[str] = []
     counts: Counter[str] = Counter()
-    batches = tracked("records", _readable(asked.sources, rejects, failures), len)
-    with by_prompt(batches, out) as slices:
-        for part in slices:
-            tables, problems = consistent(part, slices.repeated)
-            for problem in problems:
-                set_aside(part, problem, rejects)
-            counts.update({kind: len(table) for kind, table in tables.items()})
+    batches = _readable(asked.sources, rejects, failures)
+    for part in consistent_slices(batches, rejects, out):
+        counts.update({kind: len(table) for kind, table in part.items()})
     if counts:
         print_table(("kind", "records"), [(kind, f"{n:,}") for kind, n in counts.most_common()])
     _show_bad_rows(rejects, counts.total())

@@ -16,7 +16,6 @@ from align.reward.annotators import dawid_skene
 from align.reward.annotators.agreement import (
     NO_PAIRS,
     Statistic,
-    agreement_matrix,
     cohen,
     contingency,
     fleiss,
@@ -156,9 +155,7 @@ def _lines(
     votes: Votes, fitted: dawid_skene.DawidSkene, screenings: Sequence[Screening]
 ) -> list[AnnotatorLine]:
     """The least accurate last."""
-    matrix = agreement_matrix(votes)
-    peer_A = np.array([kind == "human" or "human" not in votes.kinds for kind in votes.kinds], bool)
-    agreed_A, n_A = matrix.agreed_AA[:, peer_A].sum(axis=1), matrix.n_AA[:, peer_A].sum(axis=1)
+    with_others = _with_others(votes)
     compared_A = votes.compared()
     judged_A = np.bincount(votes.annotator_N, minlength=len(votes.annotators))
     lines = [
@@ -166,7 +163,7 @@ def _lines(
             one.annotator_id,
             one.kind,
             int(judged_A[place]),
-            _share(float(agreed_A[place]), int(n_A[place])),
+            with_others[place],
             float(fitted.accuracy_A[place]) if compared_A[place] or one.agreement else None,
             one.agreement,
             one.kappa,
@@ -176,5 +173,23 @@ def _lines(
     return sorted(lines, key=lambda line: (-(line.accuracy or 0), line.annotator_id))
 
 
-def _share(agreed: float, n: int) -> Statistic:
-    return Statistic(agreed / n, n) if n else Statistic(None, 0, NO_PAIRS)
+def _with_others(votes: Votes) -> list[Statistic]:
+    """Of each annotator: how many of the other people's votes on the same items are like theirs.
+
+    Every vote meets the counts of its item: a table of all couples would grow with A^2.
+    """
+    people = _people(votes)
+    counts_IL = people.counts()
+    is_peer_A = np.zeros(len(votes.annotators), bool)
+    is_peer_A[people.annotator_N] = True
+    own_N = is_peer_A[votes.annotator_N]
+    agreed_N = counts_IL[votes.item_N, votes.label_N] - own_N
+    met_N = counts_IL.sum(axis=1)[votes.item_N] - own_N
+    agreed_A, met_A = (
+        np.bincount(votes.annotator_N, values_N, minlength=len(votes.annotators))
+        for values_N in (agreed_N, met_N)
+    )
+    return [
+        Statistic(float(agreed / met), int(met)) if met else Statistic(None, 0, NO_PAIRS)
+        for agreed, met in zip(agreed_A, met_A, strict=True)
+    ]

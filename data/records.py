@@ -33,13 +33,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     A Parquet or Arrow file has one schema, so it holds one kind of feedback; JSONL holds any.
     Raises: UserError for another suffix, and for a table of mixed kinds or without records.
     """
-    suffix = path.suffix.lower()
+    suffix = writable_suffix(path)
     if suffix == ".jsonl":
         write_jsonl(path, records)
         return
-    if suffix not in TABLE_WRITERS:
-        known = ", ".join((".jsonl", *TABLE_WRITERS))
-        raise UserError(f"{path}: records cannot be written as {suffix!r}: use one of {known}")
     waiting = iter(records)
     first = next(waiting, None)
     if first is None:
@@ -48,6 +45,17 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     with written_whole(path) as file, TABLE_WRITERS[suffix](file, schema) as writer:
         for batch in _batches(chain([first], waiting), first["kind"], path):
             writer.write_table(table_of(batch, schema))
+
+
+def writable_suffix(path: Path) -> str:
+    """The file's suffix. Raises: UserError if records cannot be written so."""
+    suffix, known = path.suffix.lower(), (".jsonl", *TABLE_WRITERS)
+    if suffix not in known or path.is_dir():
+        found = "a folder" if path.is_dir() else repr(suffix)
+        raise UserError(
+            f"{path}: records cannot be written as {found}: use one of {', '.join(known)}"
+        )
+    return suffix
 
 
 def _batches(records: Iterable[Record], kind: str, path: Path) -> Iterator[list[Record]]:

@@ -1,6 +1,7 @@
 """One self-contained HTML page about annotators: ratings of players, who agrees with whom."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from align.data.schemas import Record
@@ -29,6 +30,9 @@ def write_agreement_page(
     """Write the page to `path`."""
     judged = {line.annotator_id: line.judgements for line in report.annotators}
     plots = [_rating_plot(found, one, len(ratings)) for found, one in ratings.items()]
+    names = {line.annotator_id: line.marked for line in report.annotators}
+    couples = agreement_of(records)
+    couples = replace(couples, annotators=[names.get(name, name) for name in couples.annotators])
     write_page(
         path,
         "feedback_report.html.jinja",
@@ -36,7 +40,7 @@ def write_agreement_page(
         headlines=_headlines(report.pool),
         notes=[found.note for found in ratings.values() if found.note],
         first_heading="Who is better, and how far annotators agree",
-        plots=[*plots, agreement_matrix(agreement_of(records)), votes_per_annotator(judged)],
+        plots=[*plots, agreement_matrix(couples), votes_per_annotator(judged)],
         second_heading="Annotators",
         tables=_tables(report.annotators),
     )
@@ -88,5 +92,4 @@ def _tables(lines: Sequence[AnnotatorLine]) -> list[CountTable]:
 
 
 def _row(line: AnnotatorLine, n: int, share: float | None) -> tuple[str, int, str]:
-    kind = "" if line.kind == "human" else f" ({line.kind})"
-    return line.annotator_id + kind, n, percent(share)
+    return line.marked, n, percent(share)

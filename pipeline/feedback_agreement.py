@@ -23,7 +23,6 @@ POOL_LABELS = {
     "krippendorff_nominal": "Krippendorff's alpha, nominal",
     "krippendorff_ordinal": "Krippendorff's alpha, ordinal",
 }
-KIND_MARKS = {"human": "", "model": " (model)", "programmatic": " (program)"}
 
 
 def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[str]) -> None:
@@ -51,11 +50,6 @@ def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[
         write_table(out / "annotators.parquet", report.rows, ANNOTATOR)
         write_json(out / "agreement.json", _plain(report, ratings))
         note(f"{out / 'agreement.html'}, agreement.json and annotators.parquet")
-
-
-def mark(line: AnnotatorLine) -> str:
-    """An annotator's name, with what they are unless they are a person."""
-    return line.annotator_id + KIND_MARKS[line.kind]
 
 
 def _check_gold(records: Sequence[Record], gold_by: Sequence[str]) -> None:
@@ -99,7 +93,7 @@ def _print_annotators(lines: Sequence[AnnotatorLine]) -> None:
     rows = []
     for line in lines:
         others = (number(line.with_others.value), f"{line.with_others.n:,}")
-        row = (mark(line), f"{line.judgements:,}", *others, number(line.accuracy))
+        row = (line.marked, f"{line.judgements:,}", *others, number(line.accuracy))
         rows.append(row + (_gold(line) if gold else ()))
     print_table(header, rows)
 
@@ -129,6 +123,6 @@ def _print_ratings(criterion: str, found: Ratings) -> None:
     drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
     note(f"ties: {found.ties}; 1000 is the average; intervals by bootstrap over {drawn}")
     if found.position_effect is not None:
-        note(f"being shown first is worth {found.position_effect:+.0f} Elo points")
+        note(f"being shown first is worth {round(found.position_effect):+d} Elo points")
     if found.note:
         note(found.note)

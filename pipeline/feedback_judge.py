@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from align.data.errors import UserError
 from align.data.messages import Message
-from align.data.records import write_records
+from align.data.records import writable_suffix, write_records
 from align.data.rejects import Rejects
 from align.data.schemas import Record
 from align.pipeline.config import RunConfig
@@ -148,6 +148,7 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     nothing to ask about, or the judge says nothing.
     """
     folder = usable_folder(out.parent)
+    writable_suffix(out)  # before anything is paid for
     answers = _bare_answers(asked, folder) if bare else map(answers_in, read(asked, folder))
     cases = task.cases(answers)
     if not cases:

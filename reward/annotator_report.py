@@ -52,6 +52,11 @@ class AnnotatorLine:
     kappa: Statistic
     """Cohen's, against gold."""
 
+    @property
+    def marked(self) -> str:
+        """The name, with what they are unless they are a person."""
+        return self.annotator_id + ("" if self.kind == "human" else f" ({self.kind})")
+
 
 @dataclass(frozen=True)
 class Majority:

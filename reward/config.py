@@ -89,8 +89,8 @@ class FeedbackConfig(Section):
     """A table of annotators (see `align feedback agreement`): only what they judged counts, and
     where a row has dates, only what was judged between them."""
     min_gold_agreement: float = Field(default=0, ge=0, le=1)
-    """Of `annotators`, only those count whose `wilson_lb`, the lower end of the 95 % interval of
-    their agreement on gold items, is at least this."""
+    """Of `annotators`, only those count whose `wilson_lb` is at least this: the lower end of the
+    95 % interval of their agreement on gold items. Without gold items there is none."""
     comparisons: ComparisonsConfig = ComparisonsConfig()
     questions: QuestionsConfig = QuestionsConfig()
     rules: RulesConfig = RulesConfig()

@@ -217,6 +217,16 @@ def test_what_a_judge_lacks_is_one_line(
     assert not Path(rows[-1]).exists()
 
 
+@pytest.mark.parametrize("name", ["judged.csv", ""])
+def test_a_file_that_cannot_hold_records_is_told_before_anybody_is_asked(
+    feedback: Align, rows: list[str], server: Server, name: str
+) -> None:
+    out = str(Path(rows[-1]).parent / name)
+    with pytest.raises(UserError, match="records cannot be written as"):
+        feedback(*rows[:-1], out, "--pairwise", "honest", *at(server))
+    assert server.asked == []
+
+
 def test_answers_with_nothing_beside_them_cannot_be_compared(
     feedback: Align, tmp_path: Path, server: Server
 ) -> None:

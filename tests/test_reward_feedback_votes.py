@@ -188,6 +188,27 @@ def test_ties_and_skips_alone_have_no_noise() -> None:
     assert pairs([battle("f", "ab", "skip")], noise="dawid_skene") == []
 
 
+def test_votes_do_not_make_the_verdict_of_a_hard_rule_doubtful() -> None:
+    graded = [
+        record(
+            "rule", f"{answer}{severity}", answer, severity=severity, criterion="rule:r",
+            rule_id="r", rule_text="R.", ruleset_version="1", adversarial=False,
+        )
+        for answer, severity in (("a", 1), ("b", 5))
+    ]  # fmt: skip
+    votes = [
+        battle(f"{who}{both}", both, "b", annotator_id=who)
+        for who in "xyz"
+        for both in ("ab", "cd")
+    ]
+    hard = {"pairs": "lexicographic", "hard": ["r"]}
+    made = {
+        row["chosen_id"]: row for row in pairs([*graded, *votes], noise="dawid_skene", rules=hard)
+    }
+    assert made["a"]["criterion"] == "overall" and made["a"]["noise_prob"] is None
+    assert 0 < made["d"]["noise_prob"] < 0.5
+
+
 def test_noise_does_not_depend_on_how_records_are_cut_into_slices() -> None:
     votes = planted(60)
     config = FeedbackConfig(noise="dawid_skene")

@@ -165,7 +165,7 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
             annotators.take(pa.array(annotator_R[pairs.record_E[once]])),
         ),
         "n_annotators": pa.array(np.minimum(annotators_M, MOST_ANNOTATORS)),
-        "noise_prob": _noise(part, provenance.truth),
+        "noise_prob": _noise(pool, part, provenance.truth),
         "cluster_id": cluster,
         "split": split,
         "converter": converter,
@@ -175,13 +175,15 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
     }
 
 
-def _noise(part: Sorted, truth: Truth | None) -> pa.Array:
-    """How likely each label is wrong; null where nothing is known."""
+def _noise(pool: Pool, part: Sorted, truth: Truth | None) -> pa.Array:
+    """How likely each label is wrong; null where nothing is known, for ties, which have no
+    direction, and for verdicts of hard rules, which no vote can doubt."""
     if truth is None:
         return pa.nulls(len(part.pairs), pa.float32())
     smaller = pc.less(part.names["chosen_id"], part.names["rejected_id"])
     smaller_M = smaller.to_numpy(zero_copy_only=False)
-    return noise_of(truth, part.names["pair_id"], smaller_M, part.pairs.prob_M == 0.5)
+    certain_M = (part.pairs.prob_M == 0.5) | pool.verdict_R[part.pairs.first_M]
+    return noise_of(truth, part.names["pair_id"], smaller_M, certain_M)
 
 
 def _lists(start_M1: Ints, values: pa.Array) -> pa.ListArray:

@@ -35,11 +35,11 @@ def truth_of(votes: Votes) -> Truth:
 
 
 def noise_of(
-    truth: Truth, pair_ids: pa.Array, chosen_is_smaller_M: Flags, tie_M: Flags
+    truth: Truth, pair_ids: pa.Array, chosen_is_smaller_M: Flags, certain_M: Flags
 ) -> pa.Array:
     """The probability that the rejected answer of each pair is the better one, as `noise_prob`.
 
-    Null for ties, which have no direction that could be wrong, and where nothing is known. The
+    Null where nothing is known, and for `certain` pairs, of which there is nothing to doubt. The
     chosen answer is that of the votes: where Dawid-Skene is for the other one, the pair says next
     to nothing, it is not turned round.
     """
@@ -48,4 +48,4 @@ def noise_of(
     smaller_M = smaller_M.to_numpy(zero_copy_only=False)
     noise_M = np.where(chosen_is_smaller_M, 1 - smaller_M, smaller_M)
     noise_M = np.clip(noise_M, 0.0, MOST_NOISE)
-    return pa.array(np.where(tie_M, np.nan, noise_M), pa.float32(), from_pandas=True)
+    return pa.array(np.where(certain_M, np.nan, noise_M), pa.float32(), from_pandas=True)

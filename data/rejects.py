@@ -72,7 +72,8 @@ class Rejects:
             self.path.unlink(missing_ok=True)
 
     def no_good_row(self, file: Path) -> DataError:
-        """The error for a source of which nothing is left."""
+        """The error for a source of which nothing is left; what is wrong with it is kept."""
+        self.keep()
         mine = [rejection for rejection in self.rejections if rejection.file.startswith(str(file))]
         if mine:
             return DataError(f"{self._first(mine)} (no good row is left)")

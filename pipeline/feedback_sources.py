@@ -43,10 +43,8 @@ class Asked:
 def asked(
     files: Sequence[Path], format: str, config: str | None, overrides: Sequence[str]
 ) -> Asked:
-    """Files of one format, or without files the sources of a config.
-
-    Raises: UserError for what is missing or unknown; an override of a key that no command reads is
-    an error of the config like any other.
+    """Files of one format, or without files the sources of a config; with its settings if there is
+    one. Raises: UserError for what is missing or unknown.
     """
     if format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)

@@ -195,8 +195,11 @@ def test_all_rows_bad_is_one_line_that_names_the_first(
     feedback: Align, command: str, tmp_path: Path
 ) -> None:
     path = file_of(tmp_path, [{"kind": "opinion"}] * 3)
-    more = ("--out", str(tmp_path / "pairs.parquet")) if command == "convert" else ()
-    said = complaint(feedback, command, path, *more)
+    out = tmp_path / "out"
+    said = complaint(
+        *(feedback, command, path, "--out"), str(out / "p.parquet" if command == "convert" else out)
+    )
+    assert len((out / "rejected.jsonl").read_text("utf-8").splitlines()) == 3
     assert said.startswith(f"{path}:1: kind: must be one of") and "no good row is left" in said
 
 

@@ -125,7 +125,7 @@ def going_on(directory: RunDirectory) -> None:
     """What each stage reads and builds before its first step, when it goes on."""
     config = load_config(directory.config)
     tokenizer = load_tokenizer(directory.final("sft"), config.model)
-    (directory.stage("rm") / "checkpoints").mkdir(exist_ok=True)  # as a stage that goes on has it
+    (directory.stage("rm") / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
 
     def pairs() -> Any:
         return collect(config, directory, directory.final("sft"), tokenizer)

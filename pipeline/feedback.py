@@ -34,7 +34,7 @@ def collect(
     A stage that goes on keeps the table it began with.
     """
     path = directory.stage("rm") / "pairs.parquet"
-    if path.exists() and (directory.stage("rm") / "checkpoints").exists():
+    if path.exists() and directory.has_begun("rm"):
         return read_pairs(path)
     if not config.data.feedback:
         raise UserError("nothing to judge by: give data.feedback")

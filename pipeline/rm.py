@@ -61,8 +61,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
-    read = [source, *(one.path for one in config.data.feedback if one.path)]
-    data = [*map(identity_of, read), fingerprint_of(train)]
+    read = [source, config.feedback.annotators, *(one.path for one in config.data.feedback)]
+    data = [*(identity_of(path) for path in read if path), fingerprint_of(train)]
     checkpoints = Checkpoints(directory, "rm", config, data, steps)
     checkpoints.restore(engines)
 

@@ -1,10 +1,13 @@
 """Ray actors that sample answers. The trainer keeps the weights; they hold a copy."""
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -17,6 +20,10 @@ from align.policy.sample import SamplingSettings, sample
 from align.policy.weights import Packed, checksum, checksum_of, load_packed
 
 PLACEMENT_SECONDS = 30
+RESTARTS = 3
+"""Dead workers that are started again between two syncs; more of them are no accident."""
+
+logger = logging.getLogger(__name__)
 
 
 class Sampler:
@@ -63,21 +70,31 @@ class RolloutWorkers:
         gpus = 1 / count if ray.cluster_resources().get("GPU") else 0
         self._group = _place(count, cpus, gpus)
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(Sampler)
-        self._workers: list[Any] = [
-            actor.options(
+
+        def start(index: int) -> Any:
+            return actor.options(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group, placement_group_bundle_index=index
                 )
             ).remote(config, lora, dtype, threads)
-            for index in range(count)
-        ]
+
+        self._start = start
+        self._workers = [start(index) for index in range(count)]
+        # All weights, and the newest: what a worker needs that starts again.
+        self._sent: list[tuple[ray.ObjectRef[Packed], int]] = []
+        self._restarts = 0
 
     def sync(self, packed: Packed, version: int) -> None:
         """Give every worker new weights and compare what each then holds, byte for byte."""
         expected = checksum(packed)
-        reference = ray.put(packed)
-        digests = ray.get([worker.load.remote(reference, version) for worker in self._workers])
-        for index, digest in enumerate(digests):
+        self._sent = [*self._sent[:1], (ray.put(packed), version)]
+        self._restarts = 0
+        loading = [worker.load.remote(*self._sent[-1]) for worker in self._workers]
+        for index, reply in enumerate(loading):
+            try:
+                digest = ray.get(reply)
+            except RayActorError as error:
+                digest = self._restart(index, error)
             if digest != expected:
                 raise RuntimeError(
                     f"rollout worker {index} holds weights {digest} after sync {version}, "
@@ -108,22 +125,46 @@ class RolloutWorkers:
         settings: SamplingSettings,
     ) -> Iterator[tuple[list[int], list[Sample]]]:
         """Keep every worker busy until no unit is left; yield units as they come back."""
-        waiting = iter(units)
-        busy: dict[Any, tuple[Any, list[int]]] = {}
+        waiting = deque(units)
+        busy: dict[Any, tuple[int, list[int]]] = {}
 
-        def hand_out(worker: Any) -> None:
-            unit = next(waiting, None)
-            if unit is not None:
-                reference = worker.sample.remote([requests[i] for i in unit], settings)
-                busy[reference] = (worker, unit)
+        def hand_out(index: int) -> None:
+            if waiting:
+                unit = waiting.popleft()
+                reference = self._workers[index].sample.remote(
+                    [requests[i] for i in unit], settings
+                )
+                busy[reference] = (index, unit)
 
-        for worker in self._workers:
-            hand_out(worker)
+        for index in range(len(self._workers)):
+            hand_out(index)
         while busy:
             (done,), _ = ray.wait(list(busy), num_returns=1)
-            worker, unit = busy.pop(done)
-            hand_out(worker)
-            yield unit, ray.get(done)
+            index, unit = busy.pop(done)
+            try:
+                samples = ray.get(done)
+            except RayActorError as error:
+                self._restart(index, error)
+                waiting.appendleft(unit)  # its noise is its own: the answers are the same
+                hand_out(index)
+                continue
+            hand_out(index)
+            yield unit, samples
+
+    def _restart(self, index: int, error: RayActorError) -> str:
+        """Start a dead worker again with the weights of the last sync; their digest."""
+        self._restarts += 1
+        reason = str(error).strip().splitlines()[0]
+        if self._restarts > RESTARTS:
+            raise RuntimeError(
+                f"rollout workers died {self._restarts} times since the last sync, the last was "
+                f"worker {index}: {reason}"
+            )
+        logger.warning("rollout worker %d died and starts again: %s", index, reason)
+        self._workers[index] = self._start(index)
+        # Calls of one actor run in order.
+        digests: list[str] = ray.get([self._workers[index].load.remote(*s) for s in self._sent])
+        return digests[-1]
 
     def close(self) -> None:
         """End the workers and free their CPUs."""

@@ -1,8 +1,10 @@
 """Rollout workers on a real Ray: their number changes nothing, and weights arrive or it says so."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import ray
@@ -152,6 +154,53 @@ def test_a_worker_with_other_weights_is_caught(
         group.sync(packed, version=0)
         with pytest.raises(RuntimeError, match=r"rollout worker 0 holds weights .* after sync 1"):
             group.sync(packed, version=1)
+
+
+class Mortal(Sampler):
+    """A worker that dies in the middle of a unit, so often as there are files to take away."""
+
+    lives: Path
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
+        for life in sorted(self.lives.iterdir())[:1]:
+            life.unlink()
+            os._exit(1)
+        return super().sample(requests, settings)
+
+
+def mortal(folder: Path, deaths: int) -> type[Sampler]:
+    folder.mkdir()
+    for number in range(deaths):
+        (folder / str(number)).touch()
+    return type("Mortal", (Mortal,), {"lives": folder})
+
+
+def test_a_worker_that_dies_costs_its_unit_and_changes_no_bit(
+    tiny_causal: TinyCausal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, asked = add_lora(tiny_causal("llama"), LORA, seed=5), requests(21)
+    answers = []
+    for deaths in (0, 2):
+        monkeypatch.setattr(workers, "Sampler", mortal(tmp_path / str(deaths), deaths))
+        perturb_adapters(model)
+        with started(2, tiny_causal("llama"), LORA) as group:
+            group.sync(pack(model.named_parameters()), version=0)
+            group.sync(trainable(model), version=1)  # what starts again needs both
+            answers.append(group.sample(asked, SETTINGS, rows_per_unit=4))
+        assert not list((tmp_path / str(deaths)).iterdir())
+    assert answers[0] == answers[1]
+    assert {one.policy_version for one in answers[1]} == {1}
+
+
+def test_workers_that_keep_dying_stop_the_run(
+    tiny_causal: TinyCausal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(workers, "Sampler", mortal(tmp_path / "lives", 9))
+    model = tiny_causal("llama")
+    with started(1, model) as group:
+        group.sync(pack(model.named_parameters()), version=0)
+        with pytest.raises(RuntimeError, match="died 4 times since the last sync"):
+            group.sample(requests(4), SETTINGS, rows_per_unit=4)
 
 
 def test_no_room_is_one_line_and_later_a_group_may_take_every_cpu(

@@ -5,7 +5,6 @@ ourselves, at any depth. A problem is (field, reason), such as ("prompt[0].role"
 null").
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from align.data.messages import shown
+
+LARGEST = 3.4e38  # of a 32-bit float; also nan and infinity are larger than it, as they compare
 
 Problem = tuple[str, str]
 Problems = Iterator[Problem]
@@ -87,7 +88,7 @@ class Shape:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "a number"
         if self.sort == "number":
-            return None if math.isfinite(value) else "a finite number"
+            return None if abs(value) <= LARGEST else "a number that fits 32 bits"
         is_whole = isinstance(value, int) and -self.limit <= value < self.limit
         return None if is_whole else f"a whole number below {self.limit}"
 

@@ -71,12 +71,12 @@ class Checkpoints:
         """Bring fresh engines to that checkpoint, if there is one."""
         if self._found:
             with self._reading() as found:
-                training_state.restore(found.path, engines, found.manifest.scalars)
+                training_state.restore(found.files, engines, found.manifest.scalars)
 
     def restore_weights(self, models: Mapping[str, nn.Module]) -> None:
         """Bring models without an engine to that checkpoint, for a stage that is trained out."""
         with self._reading() as found:
-            training_state.restore_weights(found.path, models)
+            training_state.restore_weights(found.files, models)
 
     @contextmanager
     def _reading(self) -> Iterator[Checkpoint]:

@@ -21,7 +21,7 @@ from align.data.errors import UserError
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import full_state
-from align.pipeline.run_directory import published
+from align.pipeline.run_directory import folder_for
 from align.policy.model import add_lora
 
 CARD = """---
@@ -50,7 +50,7 @@ def publish(
     """
     state = full_state(model)
     if ranks.is_main():
-        with _saying_why(final), published(final) as folder:
+        with _saying_why(final), folder_for(final) as folder:
             fresh = _fresh_copy(model, state, config)
             if isinstance(fresh, PeftModel):
                 # A reward model may have got a pad token, and with it a larger embedding. Not

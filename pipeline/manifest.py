@@ -56,6 +56,11 @@ class Checkpoint:
     path: Path
     manifest: Manifest
 
+    @property
+    def files(self) -> list[Path]:
+        """Those that the manifest names; others in the folder are not the checkpoint's."""
+        return [self.path / stored.name for stored in self.manifest.files]
+
 
 def published(folder: Path) -> list[Path]:
     """The checkpoints of a stage by step, the oldest first, whole or not."""
@@ -79,6 +84,8 @@ def verified(path: Path) -> Checkpoint:
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:99]
         raise UserError(f"{path}: no whole {MANIFEST} ({reason})") from error
+    if manifest.step != step_of(path):
+        raise UserError(f"{path}: holds step {manifest.step}: give it back its name")
     for stored in manifest.files:
         file = path / stored.name
         # Names come from a file that anybody may have edited.

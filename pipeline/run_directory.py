@@ -14,6 +14,7 @@ from typing import Any
 
 from align.data.atomic import sync, written_whole
 from align.data.errors import UserError
+from align.pipeline.manifest import published
 
 RANKS_LOCK = ".lock-ranks"
 ORPHAN_SECONDS = 60
@@ -50,12 +51,11 @@ class RunDirectory:
 
     def is_finished(self, stage: str) -> bool:
         """True once the stage's model is published."""
-        return self.final(stage).is_dir()
+        return (self.final(stage) / "config.json").is_file()
 
     def has_begun(self, stage: str) -> bool:
         """True once something that the stage goes on from depends on its settings."""
-        checkpoints = self.stage(stage) / "checkpoints"
-        return self.is_finished(stage) or any(checkpoints.glob("step-*"))
+        return self.is_finished(stage) or bool(published(self.stage(stage) / "checkpoints"))
 
     def need(self, stage: str) -> Path:
         """The model of an earlier stage, or how to make it."""
@@ -115,7 +115,7 @@ def _wait_for_ranks(directory: RunDirectory) -> None:
 
 
 @contextmanager
-def published(final: Path) -> Iterator[Path]:
+def folder_for(final: Path) -> Iterator[Path]:
     """A folder to write a model into; it gets its name only when all of it is there."""
     draft = new_draft(final)
     try:

@@ -28,6 +28,10 @@ def prepare() -> None:
     lock = folder() / "lock"
     if lock.exists() and time.time() - lock.stat().st_mtime > STALE_AFTER:
         raise UserError(f"{lock}: left by a compilation that was killed; delete it and run again")
+    if lock.exists():
+        print(f"waiting for another compilation of DeepSpeed's op; {lock} is there", flush=True)
+    elif not is_built():
+        print("compiling DeepSpeed's shared-memory op, about a minute, this once", flush=True)
 
 
 def is_built() -> bool:

@@ -6,7 +6,7 @@ and writes its share of them as safetensors. Any ZeRO stage and any number of ra
 up, and nothing is ever unpickled.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,13 @@ def scalars_of(engines: Engines) -> dict[str, dict[str, float]]:
     }
 
 
-def restore(folder: Path, engines: Engines, scalars: Mapping[str, Mapping[str, float]]) -> None:
-    """Set weights and optimisers to what `write_shard` saw, whoever wrote the shards."""
+def restore(
+    files: Sequence[Path], engines: Engines, scalars: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Set weights and optimisers to what `write_shard` saw, whoever wrote these files."""
     for name, engine in engines.items():
         _make_moments(engine)
-        with _opened(sorted(folder.glob(f"{name}-*.safetensors"))) as shards:
+        with _opened(_of_engine(name, files)) as shards:
             for parameter_name, parameter in _trainable(engine):
                 _set(
                     engine,
@@ -72,13 +74,17 @@ def restore(folder: Path, engines: Engines, scalars: Mapping[str, Mapping[str, f
         _set_scaler(engine, scalars[name])
 
 
-def restore_weights(folder: Path, models: Mapping[str, nn.Module]) -> None:
+def restore_weights(files: Sequence[Path], models: Mapping[str, nn.Module]) -> None:
     """Set the trainable weights of models that have no engine, hence no optimiser."""
     for name, model in models.items():
-        with _opened(sorted(folder.glob(f"{name}-*.safetensors"))) as shards, torch.no_grad():
+        with _opened(_of_engine(name, files)) as shards, torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(_read(shards, f"weight/{parameter_name}"))
+
+
+def _of_engine(name: str, files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if file.name.startswith(f"{name}-")]
 
 
 def _owners(engine: Any) -> list[int]:

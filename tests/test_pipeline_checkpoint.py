@@ -301,6 +301,27 @@ def test_a_stage_cannot_end_before_where_it_is(tmp_path: Path) -> None:
         Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 2)
 
 
+def test_a_file_that_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
+    config = config_with(save_every=1, keep_last=3)
+    saved_run(tmp_path, config, 2)
+    folder = tmp_path / "sft" / "checkpoints"
+    stray = next((folder / "step-00000001").glob("*.safetensors"))
+    shutil.copy(stray, folder / "step-00000002" / "model-zzz.safetensors")
+    again, alone = (Training(config) for _ in range(2))
+    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).restore(again.engines)
+    (folder / "step-00000002" / "model-zzz.safetensors").unlink()
+    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).restore(alone.engines)
+    assert torch.equal(again.weights, alone.weights)
+
+
+def test_a_folder_under_another_step_is_refused(tmp_path: Path) -> None:
+    saved_run(tmp_path, config_with(save_every=1), 1)
+    folder = tmp_path / "sft" / "checkpoints"
+    moved = (folder / "step-00000001").rename(folder / "step-00000007")
+    with pytest.raises(UserError, match="holds step 1"):
+        verified(moved)
+
+
 def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
     """Even with a manifest that vouches for it: safetensors has no code to run."""
     config = config_with(save_every=1)

@@ -84,6 +84,7 @@ def _write_empty_manifest(path: Path) -> None:
 def test_a_finished_stage_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.final("rm").mkdir(parents=True)
+    (directory.final("rm") / "config.json").touch()
     path = directory.stage("rm") / "checkpoints" / "step-00000001"
     with pytest.raises(UserError, match="rm is finished"):
         _claim(directory, config(), str(path))

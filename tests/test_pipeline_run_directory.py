@@ -18,9 +18,9 @@ from align.data.errors import UserError
 from align.pipeline import run_directory
 from align.pipeline.run_directory import (
     RunDirectory,
+    folder_for,
     held_by_ranks,
     locked,
-    published,
     read_summary,
     update_summary,
     write_json,
@@ -112,7 +112,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_a_published_folder_appears_whole(tmp_path: Path) -> None:
     final = tmp_path / "sft" / "final"
-    with published(final) as draft:
+    with folder_for(final) as draft:
         (draft / "adapter").mkdir()
         (draft / "adapter" / "weights").write_text("w")
         assert not final.exists()
@@ -122,7 +122,7 @@ def test_a_published_folder_appears_whole(tmp_path: Path) -> None:
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     final = tmp_path / "final"
-    with pytest.raises(RuntimeError, match="disk full"), published(final) as draft:
+    with pytest.raises(RuntimeError, match="disk full"), folder_for(final) as draft:
         (draft / "weights").write_text("half")
         raise RuntimeError("disk full")
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +131,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_half_written_is_not_published(tmp_path: Path) -> None:
     (tmp_path / "final.writing").mkdir()
     (tmp_path / "final.writing" / "old").write_text("half")
-    with published(tmp_path / "final") as draft:
+    with folder_for(tmp_path / "final") as draft:
         (draft / "weights").write_text("w")
     assert [path.name for path in (tmp_path / "final").iterdir()] == ["weights"]
 
@@ -140,7 +140,8 @@ def test_a_stage_is_finished_once_its_model_is_published(tmp_path: Path) -> None
     directory = RunDirectory(tmp_path)
     with pytest.raises(UserError, match="run `align run --stage sft`"):
         directory.need("sft")
-    with published(directory.final("sft")):
+    with folder_for(directory.final("sft")) as draft:
+        (draft / "config.json").touch()
         assert not directory.is_finished("sft")
     assert directory.is_finished("sft")
     assert directory.need("sft") == tmp_path / "sft" / "final"

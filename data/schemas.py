@@ -21,6 +21,10 @@ Preference = dict[str, Any]  # a row of the preference table
 
 VERSION = (1, 0)  # a reader refuses a newer major
 
+# Bounds that keep margins finite in 32 bits, far from anything that people mean.
+LARGEST_WEIGHT = 10**6  # of a question
+LARGEST_REWARD = 100  # of a judge's option, either sign
+
 CHOICE = pa.dictionary(pa.int8(), pa.string())
 TIME = pa.timestamp("us", tz="UTC")
 

@@ -15,7 +15,13 @@ from align.data.criteria import RULE, is_criterion
 from align.data.messages import ROLES
 from align.data.presence import incomplete, rows_with
 from align.data.record_batches import plain
-from align.data.schemas import CHOICES, FEEDBACK, LEAST_COMPLETIONS
+from align.data.schemas import (
+    CHOICES,
+    FEEDBACK,
+    LARGEST_REWARD,
+    LARGEST_WEIGHT,
+    LEAST_COMPLETIONS,
+)
 
 NAMES = ("feedback_id", "prompt_id", "annotator_id", "guideline_version", "source")
 PARALLEL = ("completion_ids", "generator_ids", "generator_steps", "display_order")
@@ -124,6 +130,7 @@ def _question(table: pa.Table) -> Iterator[Flags]:
         (value_G < 0)
         | (value_G > 1)
         | (weight_G < 0)
+        | (weight_G > LARGEST_WEIGHT)
         | (gate_G & np.isnan(value_G))
         | ~known[criterion_G],
     )
@@ -153,6 +160,8 @@ def _rbrm(table: pa.Table) -> Iterator[Flags]:
     """That the chosen option is one of them is left to `validate` where there are many."""
     yield _flags(pc.not_equal(table["annotator_kind"], "model"))
     yield _lengths(table, "completions") != 1
+    yield _outside(table, "reward", -LARGEST_REWARD, LARGEST_REWARD)
+    yield _outside(table, "n_permutations", 1, 2**15 - 1)
     length_R = _lengths(table, "option_ids")
     yield length_R != _lengths(table, "option_logprobs")
     _, options = ragged(table["option_ids"])

@@ -14,6 +14,8 @@ from align.data.schemas import (
     ANNOTATOR,
     CHOICES,
     FEEDBACK,
+    LARGEST_REWARD,
+    LARGEST_WEIGHT,
     LEAST_COMPLETIONS,
     PREFERENCE,
     Record,
@@ -136,8 +138,9 @@ def _question_problems(record: Record) -> Problems:
             yield f"answers[{place}].value", f"must be 0 to 1, found {value}"
         if value is None and answer["gate"]:
             yield f"answers[{place}].value", "a gate must be answered"
-        if answer["weight"] < 0:
-            yield f"answers[{place}].weight", f"must be at least 0, found {answer['weight']}"
+        if not 0 <= answer["weight"] <= LARGEST_WEIGHT:
+            found = answer["weight"]
+            yield f"answers[{place}].weight", f"must be 0 to {LARGEST_WEIGHT}, found {found}"
 
 
 def _rule_problems(record: Record) -> Problems:
@@ -156,6 +159,8 @@ def _rbrm_problems(record: Record) -> Problems:
             "option_logprobs",
             f"{len(record['option_logprobs'])} entries for {len(record['option_ids'])} options",
         )
+    yield from _between(record, "reward", -LARGEST_REWARD, LARGEST_REWARD)
+    yield from _between(record, "n_permutations", 1, 2**15 - 1)
     if record["chosen_option"] not in record["option_ids"]:
         yield "chosen_option", f"{shown(record['chosen_option'])} is none of option_ids"
 

@@ -14,14 +14,18 @@ from align.reward.feedback.strengths import strengths
 
 
 def converted(
-    sources: Sequence[FeedbackSource], feedback: FeedbackConfig, data: DataConfig, folder: Path
+    sources: Sequence[FeedbackSource],
+    feedback: FeedbackConfig,
+    data: DataConfig,
+    folder: Path,
+    rejected: Path,
 ) -> Iterator[Part]:
     """The table in parts; too many bad rows are an error before it can be published.
 
-    `rejected.jsonl` and, with near-duplicates, `splits.jsonl` are written to `folder`.
+    Bad rows go to `rejected`; with near-duplicates, `splits.jsonl` is written to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rejects = Rejects(folder / "rejected.jsonl", data.max_rejected)
+    rejects = Rejects(rejected, data.max_rejected)
     counted = None
     if feedback.annotators is not None:
         counted = members_only(feedback.annotators, feedback.min_gold_agreement)

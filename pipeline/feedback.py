@@ -43,7 +43,9 @@ def collect(
     for source in config.data.feedback:
         if source.format == "simulated":
             sources += _simulated(source, config, stage / "feedback", model_path, tokenizer)
-    counts = write_pairs(path, converted(sources, config.feedback, config.data, stage))
+    counts = write_pairs(
+        path, converted(sources, config.feedback, config.data, stage, stage / "rejected.jsonl")
+    )
     for kind, count in counts.items():
         note(f"{kind}: {count.records} records, {count.pairs} pairs, {count.ties} of them ties")
     pairs = read_pairs(path)

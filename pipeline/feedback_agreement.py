@@ -31,7 +31,7 @@ def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[
 
     Raises: UserError where no record says which of two answers is better.
     """
-    records = read(asked, out)
+    records = read(asked, out, out and out / "rejected.jsonl")
     _check_gold(records, gold_by)
     report = report_on(records, asked.config.feedback, gold_by)
     if not report.pool.votes:

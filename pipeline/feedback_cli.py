@@ -51,11 +51,11 @@ def validate(
     out: Folder = None,
 ) -> None:
     """Count good records, and say what is wrong with bad rows."""
-    from align.pipeline.feedback_sources import asked, usable_folder
+    from align.pipeline.feedback_sources import asked, folder_apart
     from align.pipeline.feedback_validate import validate
 
     wanted = asked(files or (), format, config, overrides or ())
-    validate(wanted, out and usable_folder(out))
+    validate(wanted, out and folder_apart(out, wanted))
 
 
 @feedback.command()
@@ -83,10 +83,10 @@ def inspect(
 ) -> None:
     """Count by kind, criterion, annotator and source; rates of ties and conflicts; biases."""
     from align.pipeline.feedback_inspect import inspect
-    from align.pipeline.feedback_sources import asked, usable_folder
+    from align.pipeline.feedback_sources import asked, folder_apart
 
     wanted = asked(files or (), format, config, overrides or ())
-    inspect(wanted, out and usable_folder(out))
+    inspect(wanted, out and folder_apart(out, wanted))
 
 
 @feedback.command()
@@ -107,10 +107,10 @@ def agreement(
 ) -> None:
     """Measure annotators against each other and against gold; rate the players of battles."""
     from align.pipeline.feedback_agreement import agreement
-    from align.pipeline.feedback_sources import asked, usable_folder
+    from align.pipeline.feedback_sources import asked, folder_apart
 
     wanted = asked(files or (), format, config, overrides or ())
-    agreement(wanted, out and usable_folder(out), ties, gold_by or ())
+    agreement(wanted, out and folder_apart(out, wanted), ties, gold_by or ())
 
 
 @feedback.command()

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from align.data.errors import UserError
 from align.pipeline.conversion import converted
-from align.pipeline.feedback_sources import Asked, usable_folder
+from align.pipeline.feedback_sources import Asked, keep_apart, rejected_of, usable_folder
 from align.pipeline.progress import note
 from align.pipeline.text_table import print_table
 from align.reward.convert import Counts, Part
-from align.reward.pairs_file import CONFLICTS, write_pairs
+from align.reward.pairs_file import conflicts_of, write_pairs
 
 KIND_COLUMNS = ("kind", "records", "gold", "excluded", "silent", "pairs", "ties", "held out")
 WHY = {
@@ -47,13 +47,15 @@ class Table:
 
 
 def convert(asked: Asked, out: Path) -> None:
-    """Write `out`, with `conflicts.parquet` and `rejected.jsonl` beside it, and print what became
-    of the records of each kind."""
+    """Write `out`, with its conflicts and bad rows beside it, and print what became of the records
+    of each kind."""
     if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"--out {out}: name a Parquet file, such as pairs.parquet")
     folder = usable_folder(out.parent)
+    rejected = rejected_of(out)
+    keep_apart(asked, out, conflicts_of(out), rejected)
     table = Table()
-    parts = converted(asked.sources, asked.config.feedback, asked.config.data, folder)
+    parts = converted(asked.sources, asked.config.feedback, asked.config.data, folder, rejected)
     counts = write_pairs(out, table.seen(parts))
     print_table(KIND_COLUMNS, [_row(kind, count) for kind, count in sorted(counts.items())])
     total = sum(counts.values(), start=Counts())
@@ -68,7 +70,7 @@ def convert(asked: Asked, out: Path) -> None:
         ],
     )
     if table.conflicts:
-        note(f"{table.conflicts:,} times two criteria disagree: {out.parent / CONFLICTS}")
+        note(f"{table.conflicts:,} times two criteria disagree: {conflicts_of(out)}")
     note(f"{total.pairs:,} pairs of {total.records:,} records: {out}")
 
 

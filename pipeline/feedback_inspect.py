@@ -15,7 +15,7 @@ MOST_ROWS = 20  # of a table on the terminal; inspect.json has all
 
 def inspect(asked: Asked, out: Path | None) -> None:
     """Print the statistics; with `out`, write `inspect.json` and `inspect.html` there too."""
-    statistics = statistics_of(read(asked, out))
+    statistics = statistics_of(read(asked, out, out and out / "rejected.jsonl"))
     _print(statistics)
     if out is not None:
         # matplotlib takes a second, and only the page needs it.

@@ -18,7 +18,14 @@ from align.data.records import writable_suffix, write_records
 from align.data.rejects import Rejects
 from align.data.schemas import Record
 from align.pipeline.config import RunConfig
-from align.pipeline.feedback_sources import Asked, note_bad_rows, read, usable_folder
+from align.pipeline.feedback_sources import (
+    Asked,
+    keep_apart,
+    note_bad_rows,
+    read,
+    rejected_of,
+    usable_folder,
+)
 from align.pipeline.progress import Progress, note
 from align.reward.judge.answers import Answers, answers_in, in_pairs, read_answers, single
 from align.reward.judge.asking import Judge, Replies
@@ -147,9 +154,12 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     With `bare`, rows are prompts and answers rather than records. Raises: UserError if there is
     nothing to ask about, or the judge says nothing.
     """
-    folder = usable_folder(out.parent)
+    folder, rejected = usable_folder(out.parent), rejected_of(out)
     writable_suffix(out)  # before anything is paid for
-    answers = _bare_answers(asked, folder) if bare else map(answers_in, read(asked, folder))
+    keep_apart(asked, out, rejected)
+    answers = (
+        _bare_answers(asked, rejected) if bare else map(answers_in, read(asked, folder, rejected))
+    )
     cases = task.cases(answers)
     if not cases:
         raise UserError(f"{asked.name}: no two different answers to one prompt to compare")
@@ -169,8 +179,8 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     note(f"{len(records):,} of {len(cases):,} judged by {who.id}: {out}")
 
 
-def _bare_answers(asked: Asked, folder: Path) -> Iterator[Answers]:
-    rejects = Rejects(folder / "rejected.jsonl", asked.config.data.max_rejected)
+def _bare_answers(asked: Asked, rejected: Path) -> Iterator[Answers]:
+    rejects = Rejects(rejected, asked.config.data.max_rejected)
     for source in asked.sources:
         assert source.path is not None
         yield from read_answers(source.path, rejects)

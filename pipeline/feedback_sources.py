@@ -69,14 +69,15 @@ def asked(
     return Asked(tuple(sources), settings)
 
 
-def read(wanted: Asked, out: Path | None) -> list[Record]:
-    """All good records, in memory; bad rows are counted, and kept in `out`.
+def read(wanted: Asked, folder: Path | None, rejected: Path | None) -> list[Record]:
+    """All good records, in memory; bad rows are counted, and kept in `rejected`.
 
-    Raises: DataError if too many rows are bad, or a source has no good one.
+    Temporary files lie in `folder`. Raises: DataError if too many rows are bad, or a source has no
+    good one.
     """
-    rejects = Rejects(out and out / "rejected.jsonl", wanted.config.data.max_rejected)
+    rejects = Rejects(rejected, wanted.config.data.max_rejected)
     batches = feedback_batches(wanted.sources, rejects)
-    slices = consistent_slices(batches, rejects, out)
+    slices = consistent_slices(batches, rejects, folder)
     rows = [row for part in slices for table in part.values() for row in table.to_pylist()]
     rejects.finish()
     note_bad_rows(rejects)
@@ -101,6 +102,25 @@ def note_bad_rows(rejects: Rejects) -> None:
     if rejects.rows:
         where = f": see {rejects.path}" if rejects.path else ", which --out DIR keeps"
         note(f"{rejects.rows:,} of {rejects.seen:,} rows are bad and left out{where}")
+
+
+def rejected_of(out: Path) -> Path:
+    """Where the bad rows behind a file go: beside it, under its name."""
+    return out.with_name(f"{out.stem}.rejected.jsonl")
+
+
+def keep_apart(wanted: Asked, *outputs: Path) -> None:
+    """Raises: UserError if what is to be written would replace what is to be read."""
+    for source in wanted.sources:
+        for file in outputs:
+            if source.path is not None and file.exists() and file.samefile(source.path):
+                raise UserError(f"--out: {file} is a file to read; name another place to write to")
+
+
+def folder_apart(path: Path, wanted: Asked) -> Path:
+    """A usable folder whose list of bad rows is not one of the files to read."""
+    keep_apart(wanted, path / "rejected.jsonl")
+    return usable_folder(path)
 
 
 def usable_folder(path: Path) -> Path:

@@ -12,17 +12,20 @@ from align.data.schemas import CONFLICT, PREFERENCE, Preference, check_version, 
 from align.data.validate import validate_preference
 from align.reward.convert import Counts, Part
 
-CONFLICTS = "conflicts.parquet"  # beside the pairs
+
+def conflicts_of(path: Path) -> Path:
+    """Where the conflicts of a table go: beside it, under its name."""
+    return path.with_name(f"{path.stem}.conflicts.parquet")
 
 
 def write_pairs(path: Path, parts: Iterable[Part]) -> dict[str, Counts]:
-    """Write the table, and `conflicts.parquet` beside it; returns the counts by kind.
+    """Write the table, and its conflicts beside it; returns the counts by kind.
 
     Neither file appears unless both are whole.
     """
     counts: dict[str, Counts] = {}
     with (
-        written_whole(path.parent / CONFLICTS) as conflicts_file,
+        written_whole(conflicts_of(path)) as conflicts_file,
         written_whole(path) as file,
         pq.ParquetWriter(conflicts_file, CONFLICT) as conflicts,
         pq.ParquetWriter(file, PREFERENCE, compression="zstd", compression_level=1) as pairs,

@@ -15,6 +15,7 @@ from align.data.config import DataConfig, FeedbackSource
 from align.data.errors import UserError
 from align.data.importers.header import header
 from align.data.messages import assistant, user
+from align.data.records import write_records
 from align.data.schemas import ANNOTATOR, FEEDBACK, PREFERENCE, Record, completed, write_table
 from align.pipeline import cli
 from align.pipeline.conversion import converted
@@ -124,7 +125,7 @@ def test_convert_writes_the_table_and_says_what_became_of_the_records(
     assert len(read_pairs(out)) == 61
     assert pq.read_schema(out).metadata == PREFERENCE.metadata
     names = {file.name for file in out.parent.iterdir()}
-    assert names == {"pairs.parquet", "conflicts.parquet", "rejected.jsonl"}
+    assert names == {"pairs.parquet", "pairs.conflicts.parquet", "pairs.rejected.jsonl"}
 
 
 def test_agreement_measures_annotators_and_players_and_writes_all_of_it(
@@ -199,7 +200,8 @@ def test_all_rows_bad_is_one_line_that_names_the_first(
     said = complaint(
         *(feedback, command, path, "--out"), str(out / "p.parquet" if command == "convert" else out)
     )
-    assert len((out / "rejected.jsonl").read_text("utf-8").splitlines()) == 3
+    rejected = out / ("p.rejected.jsonl" if command == "convert" else "rejected.jsonl")
+    assert len(rejected.read_text("utf-8").splitlines()) == 3
     assert said.startswith(f"{path}:1: kind: must be one of") and "no good row is left" in said
 
 
@@ -226,6 +228,28 @@ def test_validate_removes_an_old_list_of_bad_rows(feedback: Align, tmp_path: Pat
     printed = feedback("validate", file_of(tmp_path, study(5)), "--out", str(tmp_path))
     assert "15 good records; no bad rows" in printed
     assert not (tmp_path / "rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "out"),
+    [
+        ("convert", "raw.parquet", "raw.parquet"),
+        ("convert", "pairs.rejected.jsonl", "pairs.parquet"),
+        ("convert", "pairs.conflicts.parquet", "pairs.parquet"),
+        ("validate", "rejected.jsonl", "."),
+        ("inspect", "rejected.jsonl", "."),
+        ("agreement", "rejected.jsonl", "."),
+    ],
+)
+def test_what_is_read_is_never_replaced(
+    feedback: Align, command: str, name: str, out: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    write_records(path, [completed(one, FEEDBACK[one["kind"]]) for one in study(5)])
+    before = path.read_bytes()
+    said = complaint(feedback, command, str(path), "--out", str(tmp_path / out))
+    assert said.startswith(f"--out: {path} is a file to read")
+    assert path.read_bytes() == before
 
 
 def test_the_same_file_twice_is_told_by_its_ids(feedback: Align, tmp_path: Path) -> None:
@@ -356,7 +380,8 @@ def test_annotators_are_measured_by_gold_and_models_are_marked(
 def pairs_by(folder: Path, path: str, **feedback: Any) -> list[Record]:
     source = FeedbackSource(format="records", path=Path(path))
     config = FeedbackConfig.model_validate(feedback)
-    parts = converted([source], config, DataConfig(max_rejected=0.5), folder / "new")
+    new = folder / "new"
+    parts = converted([source], config, DataConfig(max_rejected=0.5), new, new / "rejected.jsonl")
     write_pairs(folder / "pairs.parquet", parts)
     return read_pairs(folder / "pairs.parquet")
 

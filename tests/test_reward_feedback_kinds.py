@@ -390,7 +390,7 @@ def test_only_records_that_count_are_converted() -> None:
 def test_conflicts_lie_beside_the_pairs(tmp_path: Path) -> None:
     records = [judged("f", "a", 1), judged("g", "b", 5), battle("j", "ab", "b")]
     write_pairs(tmp_path / "pairs.parquet", convert(records, FeedbackConfig(), 0.1))
-    assert pa.parquet.read_table(tmp_path / "conflicts.parquet").num_rows == 1
+    assert pa.parquet.read_table(tmp_path / "pairs.conflicts.parquet").num_rows == 1
 
 
 @pytest.mark.parametrize("name", ['"', "\\", "\x00", "é 漢", "\x7f", "a\nb"])

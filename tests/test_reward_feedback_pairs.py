@@ -124,11 +124,17 @@ def test_answers_of_the_same_text_make_no_pair() -> None:
 
 def test_without_an_annotator_exactly_that_contribution_is_gone() -> None:
     records = [ranked("f", [1, 2, 3]), ranked("g", [1, 3, 2]), ranked("h", [2, 1], prompt="Ho")]
-    every = to_pairs(records)
-    without = to_pairs(records[:1] + records[2:])
-    assert without == to_pairs([records[0], records[2]])
-    assert {pair["pair_id"] for pair in without} == {pair["pair_id"] for pair in every}
-    assert all("annotator of g" not in pair["annotator_ids"] for pair in without)
+    every = {pair["pair_id"]: pair for pair in to_pairs(records)}
+    without = {pair["pair_id"]: pair for pair in to_pairs([records[0], records[2]])}
+    assert every.keys() == without.keys()
+    (untouched,) = (name for name, pair in every.items() if pair["feedback_ids"] == ["h"])
+    assert without[untouched] == every[untouched]
+    both = {(p["chosen_id"], p["rejected_id"]): p["target_prob"] for p in every.values()}
+    alone = {(p["chosen_id"], p["rejected_id"]): p["target_prob"] for p in without.values()}
+    # Of answers 1 and 2 the two say the opposite: an even pair, and with one of them a sure one.
+    assert both.pop(("1", "2")) == 0.5 and alone.pop(("1", "2")) == 1
+    assert both == alone
+    assert all("annotator of g" not in pair["annotator_ids"] for pair in without.values())
 
 
 def test_all_answers_of_one_cluster_are_in_one_split() -> None:

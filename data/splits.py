@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from align.data.atomic import write_jsonl
 from align.data.dedup import near_duplicates
+from align.data.errors import DataError
 from align.data.files import read_rows
 from align.data.messages import folded
 from align.data.schemas import Preference
@@ -93,10 +94,15 @@ def read_assignments(path: Path) -> dict[str, Assigned]:
     """What was assigned before, by prompt_id; nothing if there is no file yet."""
     if not path.exists():
         return {}
-    return {
-        row["prompt_id"]: Assigned(row["text"], row["cluster_id"], row["split"])
-        for _, row in read_rows(path)
-    }
+    assigned = {}
+    for line, row in read_rows(path):
+        if row.keys() != {"prompt_id", "text", "cluster_id", "split"}:
+            raise DataError(
+                f"{path}:{line}: is no line of frozen splits: keep another file under this name, "
+                "and delete this one to assign splits anew"
+            )
+        assigned[row["prompt_id"]] = Assigned(row["text"], row["cluster_id"], row["split"])
+    return assigned
 
 
 def write_assignments(path: Path, assigned: Mapping[str, Assigned]) -> None:

@@ -14,6 +14,9 @@ from align.pipeline.feedback_cli import feedback
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or a read-only disk, at whatever line it is met."""
 
+INTERRUPTED = 130
+"""Exit code that typer gives a command that Ctrl-C ended, as shells do."""
+
 app = typer.Typer(
     help="From a base language model and raw human judgement to an aligned model.",
     add_completion=False,
@@ -48,9 +51,8 @@ def main() -> None:
             raise
         _complain(f"{error.filename or 'a file'}: {error.strerror}: mend it and try again")
         code = 2
-    except KeyboardInterrupt:
-        _complain("interrupted; `align run` goes on from the newest checkpoint")
-        code = 130  # what shells give a command that Ctrl-C ended
+    if code == INTERRUPTED:
+        _complain("interrupted; nothing is half-written, and the same command may be given again")
     sys.exit(code)
 
 

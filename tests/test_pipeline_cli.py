@@ -176,7 +176,7 @@ def test_a_bug_shows_its_traceback_and_exits_with_1(
     assert "Traceback" in done.stderr and "RuntimeError: ours" in done.stderr
 
 
-def test_ctrl_c_is_quiet_and_exits_with_130(
+def test_ctrl_c_is_one_line_and_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -187,7 +187,9 @@ def test_ctrl_c_is_quiet_and_exits_with_130(
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 130
-    assert capsys.readouterr() == ("", "")
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("align: interrupted; ")
+    assert printed.err.count("\n") == 1
 
 
 def test_the_plan_states_the_sizes_of_every_stage(config: Path) -> None:

@@ -59,7 +59,9 @@ def launch(
 def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
     """A connection to the named cluster, or a cluster of its own on this machine."""
     address = None if cluster.address == "local" else cluster.address
-    if address not in (None, "auto"):
+    if address is None:
+        _check_free_port()
+    elif address != "auto":
         _check_reachable(cluster.address)
     try:
         with stopping.deaf_children():
@@ -78,6 +80,18 @@ def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_free_port() -> None:
+    """Ray's processes talk over ports of this machine; without one it waits for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"Ray needs a free port of 127.0.0.1 and cannot have one ({error}): close what takes "
+            "them, or allow local connections"
+        ) from error
 
 
 def _check_reachable(address: str) -> None:

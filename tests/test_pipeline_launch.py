@@ -1,10 +1,23 @@
 """Where training processes come from."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from align.pipeline.launch import silence_deprecations
+
+WITHOUT_NETWORK = """
+from align.data.errors import UserError
+from align.pipeline.config import ClusterConfig
+from align.pipeline.launch import ray_session
+try:
+    with ray_session(ClusterConfig(), dashboard=False):
+        print("started")
+except UserError as error:
+    print(error)
+"""
 
 
 def test_deprecations_between_libraries_are_silent_and_ours_are_not() -> None:
@@ -17,3 +30,19 @@ def test_deprecations_between_libraries_are_silent_and_ours_are_not() -> None:
     for module in ("align.pipeline.engine", "torchlike"):
         with pytest.raises(FutureWarning):
             warn(module)
+
+
+def test_no_free_port_is_one_line_before_ray_waits_for_one() -> None:
+    """In a network namespace of its own, where not even the loopback device is up."""
+    alone = ["unshare", "--net", "--map-root-user"]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make a network namespace")
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", WITHOUT_NETWORK],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("Ray needs a free port of 127.0.0.1"), done.stderr
+    assert done.stdout.count("\n") == 1

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-for
 TYPES := build/src/align
 
-.PHONY: venv demo test test-all check clean
+.PHONY: venv demo test test-all check types clean
 
 # A moved or copied checkout would run the code of the tree that its environment was made for.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -51,12 +51,15 @@ test: venv
 test-all: venv
 	$(BIN)/python -m pytest
 
-check: venv $(TYPES)
+check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory types
 	$(BIN)/python -m align.pipeline.reference --check
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+types: $(TYPES)
+	$(BIN)/mypy
 
 $(TYPES):
 	@mkdir -p $(@D)

@@ -34,19 +34,24 @@ Engines = Mapping[str, Any]
 
 def write_shard(folder: Path, engines: Engines) -> list[str]:
     """Write this rank's share of all engines; the names of its files. Every rank calls this."""
-    names = []
-    for name, engine in engines.items():
-        shard = {}
-        for (parameter_name, parameter), owner in zip(
-            _trainable(engine), _owners(engine), strict=True
-        ):
-            for part, tensor in _get(engine, parameter).items():  # gathers: all ranks take part
-                if owner == ranks.rank():
-                    whole = tensor.detach().to("cpu", torch.float32, copy=True)
-                    shard[f"{part}/{parameter_name}"] = whole
-        names.append(f"{name}-{ranks.rank():05d}-of-{ranks.world_size():05d}.safetensors")
-        save_file(shard, folder / names[-1])
-    return names
+    # All is gathered before anything is written: a rank whose disk is full must not leave the
+    # others waiting for it in the gathering of the next engine.
+    ending = f"{ranks.rank():05d}-of-{ranks.world_size():05d}.safetensors"
+    shards = {f"{name}-{ending}": _gathered_share(engine) for name, engine in engines.items()}
+    for name, shard in shards.items():
+        save_file(shard, folder / name)
+    return list(shards)
+
+
+def _gathered_share(engine: Any) -> dict[str, Tensor]:
+    """What this rank writes, whole and on the CPU; all ranks take part in gathering."""
+    share = {}
+    for (name, parameter), owner in zip(_trainable(engine), _owners(engine), strict=True):
+        for part, tensor in _get(engine, parameter).items():
+            if owner == ranks.rank():
+                whole = tensor.detach().to("cpu", torch.float32, copy=True)
+                share[f"{part}/{name}"] = whole
+    return share
 
 
 def scalars_of(engines: Engines) -> dict[str, dict[str, float]]:

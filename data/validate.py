@@ -6,9 +6,14 @@ what a schema cannot say. Checks that need several rows are in `data/invariants.
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from align.data.criteria import CRITERIA, is_criterion
+from align.data.errors import DataError
+from align.data.files import read_rows
 from align.data.messages import completion_problem, prompt_problem, shown
 from align.data.schemas import (
     ANNOTATOR,
@@ -19,6 +24,8 @@ from align.data.schemas import (
     LEAST_COMPLETIONS,
     PREFERENCE,
     Record,
+    check_version,
+    completed,
 )
 from align.data.shapes import Problem, Problems, Shape, shapes_of
 
@@ -42,6 +49,24 @@ def validate_preference(row: Record) -> list[Problem]:
     """Everything wrong with one row of the preference table."""
     problems = list(_against_schema(row, PREFERENCE_SHAPES))
     return problems or list(_preference_problems(row))
+
+
+def read_validated(
+    path: Path, schema: pa.Schema, validate: Callable[[Record], list[Problem]]
+) -> list[Record]:
+    """The rows of a table in one of our schemas, every one of them valid.
+
+    Raises: DataError if the file is missing, newer than this program, of another schema, or holds
+    an invalid row.
+    """
+    check_version(path, schema.metadata[b"align.schema"].decode())
+    rows = []
+    for line, row in read_rows(path):
+        one = completed(row, schema)
+        for name, reason in validate(one):
+            raise DataError(f"{path}:{line}: {name}: {reason}")
+        rows.append(one)
+    return rows
 
 
 def validate_annotator(row: Record) -> list[Problem]:

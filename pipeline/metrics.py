@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from align.data.atomic import written_whole
 from align.data.errors import DataError, UserError
 from align.pipeline.results import read_json_lines
 
@@ -138,7 +139,8 @@ class MetricsLog:
                 kept[step] = line + b"\n"
         rewritten = b"".join(kept.values())
         if rewritten != content:
-            _replace_file(self._path, rewritten)
+            with written_whole(self._path) as file:
+                file.write(rewritten)
         return max(kept, default=-1)
 
     def _position(self, name: str) -> tuple[int, str]:
@@ -199,12 +201,3 @@ def _step_of(line: bytes) -> int | None:
         return None
     step = row.get("step") if isinstance(row, dict) else None
     return step if type(step) is int else None
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -62,7 +62,7 @@ def _headlines(run_dir: Path) -> tuple[list[Headline], list[str]]:
         notes.append(f"No summary yet: `{command_for_stage(run_dir, 'all')}` makes it.")
     summary = read_or_note(path, notes, partial(read_result, model=Summary), Summary())
     by_stage = {name: value for name, value in summary.seconds.items() if name != "total"}
-    # `total` includes starting Ray, but after a resume it counts the last attempt alone.
+    # `total` includes starting Ray; a session that was killed is in neither.
     total = max(summary.seconds.get("total", 0.0), sum(by_stage.values()))
     stages = [f"{name}\N{NO-BREAK SPACE}{duration(value)}" for name, value in by_stage.items()]
     headlines = [

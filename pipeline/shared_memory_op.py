@@ -13,6 +13,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+import torch
 from torch.utils.cpp_extension import get_default_build_root
 
 from align.data.errors import UserError
@@ -30,7 +31,7 @@ def prepare() -> None:
         raise UserError(f"{lock}: left by a compilation that was killed; delete it and run again")
     if lock.exists():
         print(f"waiting for another compilation of DeepSpeed's op; {lock} is there", flush=True)
-    elif not is_built():
+    elif not is_built() and not torch.cuda.is_available():
         print("compiling DeepSpeed's shared-memory op, about a minute, this once", flush=True)
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from align.data.atomic import written_whole
-from align.data.errors import DataError
-from align.data.files import read_rows
-from align.data.schemas import CONFLICT, PREFERENCE, Preference, check_version, completed
-from align.data.validate import validate_preference
+from align.data.schemas import CONFLICT, PREFERENCE, Preference
+from align.data.validate import read_validated, validate_preference
 from align.reward.convert import Counts, Part
 
 
@@ -43,11 +41,4 @@ def read_pairs(path: Path) -> list[Preference]:
 
     Raises: DataError if it is missing, newer than this program, or holds an invalid row.
     """
-    check_version(path, "preference")
-    pairs = []
-    for line, row in read_rows(path):
-        pair = completed(row, PREFERENCE)
-        for name, reason in validate_preference(pair):
-            raise DataError(f"{path}:{line}: {name}: {reason}")
-        pairs.append(pair)
-    return pairs
+    return read_validated(path, PREFERENCE, validate_preference)

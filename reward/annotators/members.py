@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from align.data.errors import DataError
-from align.data.files import read_rows
-from align.data.schemas import ANNOTATOR, Record, check_version, completed
-from align.data.validate import validate_annotator
+from align.data.schemas import ANNOTATOR, Record
+from align.data.validate import read_validated, validate_annotator
 from align.reward.annotators.pools import Membership, by_members
 from align.reward.annotators.votes import Flags
 
@@ -24,14 +22,7 @@ def read_annotators(path: Path) -> list[Record]:
 
     Raises: DataError if the file is missing, of another kind, empty, or has a bad row.
     """
-    check_version(path, "annotator")
-    rows = []
-    for line, row in read_rows(path):
-        one = completed(row, ANNOTATOR)
-        for name, reason in validate_annotator(one):
-            raise DataError(f"{path}:{line}: {name}: {reason}")
-        rows.append(one)
-    return rows
+    return read_validated(path, ANNOTATOR, validate_annotator)
 
 
 def members_only(path: Path, least_gold: float) -> Callable[[pa.Table], Flags]:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,9 +163,10 @@ class Mortal(Sampler):
     lives: Path
 
     def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
-        for life in sorted(self.lives.iterdir())[:1]:
-            life.unlink()
-            os._exit(1)
+        for life in sorted(self.lives.iterdir()):
+            with suppress(FileNotFoundError):  # another worker took this one at the same moment
+                life.unlink()
+                os._exit(1)
         return super().sample(requests, settings)
 
 

@@ -1,6 +1,6 @@
 """One self-contained HTML page about annotators: ratings of players, who agrees with whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from align.pipeline.svg import Plot
 from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures
 from align.reward.annotators.agreement import Statistic
 from align.reward.feedback_statistics import agreement_of
-from align.reward.player_ratings import Ratings
+from align.reward.player_ratings import NEVER_MET, Ratings
 
 
 def write_agreement_page(
@@ -29,7 +29,7 @@ def write_agreement_page(
 ) -> None:
     """Write the page to `path`."""
     judged = {line.annotator_id: line.judgements for line in report.annotators}
-    plots = [_rating_plot(found, one, len(ratings)) for found, one in ratings.items()]
+    plots = [plot for name, found in ratings.items() for plot in _rating_plots(name, found)]
     names = {line.annotator_id: line.marked for line in report.annotators}
     couples = agreement_of(records)
     couples = replace(couples, annotators=[names.get(name, name) for name in couples.annotators])
@@ -38,7 +38,7 @@ def write_agreement_page(
         "feedback_report.html.jinja",
         name=name,
         headlines=_headlines(report.pool),
-        notes=[found.note for found in ratings.values() if found.note],
+        notes=_notes(ratings),
         first_heading="Who is better, and how far annotators agree",
         plots=[*plots, agreement_matrix(couples), votes_per_annotator(judged)],
         second_heading="Annotators",
@@ -46,9 +46,22 @@ def write_agreement_page(
     )
 
 
-def _rating_plot(criterion: str, found: Ratings, count: int) -> Plot:
-    intervals = [RatingInterval(one.player, one.elo, one.low, one.high) for one in found.players]
-    return rating_intervals(intervals, "Elo" if count == 1 else f"Elo by {criterion}")
+def _notes(ratings: Mapping[str, Ratings]) -> list[str]:
+    notes = []
+    for criterion, found in ratings.items():
+        if len(found.groups) > 1:
+            notes.append(f"{criterion}: {NEVER_MET.format(count=len(found.groups))}")
+        if found.note:
+            notes.append(found.note)
+    return notes
+
+
+def _rating_plots(criterion: str, found: Ratings) -> Iterator[Plot]:
+    """One for the players of each group: those of two groups have no common scale."""
+    for number, players in enumerate(found.groups, start=1):
+        intervals = [RatingInterval(one.player, one.elo, one.low, one.high) for one in players]
+        group = f", group {number} of {len(found.groups)}" if len(found.groups) > 1 else ""
+        yield rating_intervals(intervals, f"Elo by {criterion}{group}")
 
 
 def _headlines(pool: PoolFigures) -> list[Headline]:

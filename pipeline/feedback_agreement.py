@@ -12,7 +12,7 @@ from align.pipeline.run_directory import write_json
 from align.pipeline.text_table import UNKNOWN, number, print_table
 from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures, report_on
 from align.reward.annotators.agreement import Statistic
-from align.reward.player_ratings import Ratings, ratings_of
+from align.reward.player_ratings import NEVER_MET, Rating, Ratings, ratings_of
 from align.reward.ratings.outcomes import TieModel
 
 POOL_LABELS = {
@@ -25,7 +25,9 @@ POOL_LABELS = {
 }
 
 
-def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[str]) -> None:
+def agreement(
+    asked: Asked, out: Path | None, ties: TieModel, next_battles: int, gold_by: Sequence[str]
+) -> None:
     """Print the tables; with `out`, write `agreement.json`, `annotators.parquet` and
     `agreement.html` there too.
 
@@ -38,7 +40,7 @@ def agreement(asked: Asked, out: Path | None, ties: TieModel, gold_by: Sequence[
         raise UserError(
             f"{asked.name}: nobody says of two answers which one is better, so nobody can agree"
         )
-    ratings = ratings_of(records, ties)
+    ratings = ratings_of(records, ties, next_battles)
     _print_pool(report.pool)
     _print_annotators(report.annotators)
     for criterion, found in ratings.items():
@@ -107,22 +109,33 @@ def _gold(line: AnnotatorLine) -> tuple[str, ...]:
 
 def _print_ratings(criterion: str, found: Ratings) -> None:
     section(f"Ratings ({criterion}): {found.battles:,} battles, {found.annotators:,} annotators")
-    groups = len({one.group for one in found.players})
+    if len(found.groups) > 1:
+        note(NEVER_MET.format(count=len(found.groups)))
+    for number, players in enumerate(found.groups, start=1):
+        if len(found.groups) > 1:
+            section(f"Group {number} of {len(found.groups)}")
+        _print_players(players)
+    drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
+    average = "the average of each group" if len(found.groups) > 1 else "the average"
+    note(f"ties: {found.ties}; 1000 is {average}; intervals by bootstrap over {drawn}")
+    if found.position_effect is not None:
+        note(f"being shown first is worth {round(found.position_effect):+d} Elo points")
+    if found.note:
+        note(found.note)
+    if found.next_battles:
+        section(f"Who should meet next ({criterion}), the most telling battle first")
+        print_table(("player", "and"), found.next_battles)
+
+
+def _print_players(players: Sequence[Rating]) -> None:
     rows = [
         (
             one.player,
             f"{one.battles:,}",
             f"{one.elo:.0f}",
             f"{one.low:.0f} to {one.high:.0f}",
-            *([str(one.group + 1)] if groups > 1 else []),
+            f"{one.online:.0f}",
         )
-        for one in found.players
+        for one in players
     ]
-    header = ("player", "battles", "Elo", "95 % interval", *(["group"] if groups > 1 else []))
-    print_table(header, rows)
-    drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
-    note(f"ties: {found.ties}; 1000 is the average; intervals by bootstrap over {drawn}")
-    if found.position_effect is not None:
-        note(f"being shown first is worth {round(found.position_effect):+d} Elo points")
-    if found.note:
-        note(found.note)
+    print_table(("player", "battles", "Elo", "95 % interval", "online Elo"), rows)

@@ -100,6 +100,9 @@ def agreement(
         Literal["half_win", "davidson", "rao_kupper"],
         typer.Option(help="What a tie is worth in ratings of players."),
     ] = "half_win",
+    next_battles: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Also say which N battles to collect next.")
+    ] = 0,
     gold_by: Annotated[
         list[str] | None,
         typer.Option(metavar="ANNOTATOR", help="Whose judgements of gold items are right."),
@@ -110,7 +113,7 @@ def agreement(
     from align.pipeline.feedback_sources import asked, folder_apart
 
     wanted = asked(files or (), format, config, overrides or ())
-    agreement(wanted, out and folder_apart(out, wanted), ties, gold_by or ())
+    agreement(wanted, out and folder_apart(out, wanted), ties, next_battles, gold_by or ())
 
 
 @feedback.command()

@@ -3,11 +3,18 @@
 A player is a policy, as `player_a` and `player_b` name it. Fitted strengths on the Elo scale, with
 intervals by the bootstrap over annotators, since votes of one person are not independent. A few
 annotators cannot stand for all others: then votes are drawn, and the intervals are about these few.
+
+Votes that are all alike are alike in every resample: after one battle, after nothing but ties or
+without a defeat the bootstrap sees no doubt. So no interval ends nearer than that of the curvature
+of the log-posterior, 1.96 standard errors, which is wide where the votes say little.
+
+Shapes: N players.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -15,20 +22,23 @@ from align.data.schemas import Record
 from align.reward.annotators.votes import numbered
 from align.reward.judged_pairs import OUTCOMES
 from align.reward.ratings import bradley_terry
-from align.reward.ratings.battles import Battles, Ints, count_battles
+from align.reward.ratings.battles import Battles, Floats, Ints, count_battles
 from align.reward.ratings.bootstrap import bootstrap
-from align.reward.ratings.elo import ELO_PER_NAT, to_elo
+from align.reward.ratings.elo import ELO_PER_NAT, online_elo, to_elo
 from align.reward.ratings.outcomes import TieModel
+from align.reward.ratings.scheduling import most_informative
 from align.reward.ratings.uncertainty import standard_errors
 
 MEAN = 1000.0  # Elo points of an average player
 RESAMPLES = 1000
 LEAST_ANNOTATORS = 10  # to draw from: with fewer, the bootstrap draws votes
+NEVER_MET = "{count} groups of players never met each other: their ratings cannot be compared"
+STANDARD_ERRORS = 1.959964  # on either side of the mean of a normal distribution: 95 %
 
 
 @dataclass(frozen=True)
 class Rating:
-    """One player; `low` to `high` is the 95 % interval of the bootstrap."""
+    """One player; `low` to `high` is the 95 % interval."""
 
     player: str
     battles: int
@@ -37,13 +47,15 @@ class Rating:
     high: float
     standard_error: float
     """In Elo points, as if all votes were independent."""
+    online: float
+    """Online Elo after the last battle, for display: it depends on the order of the battles."""
     group: int
-    """Players of different groups never met, and their ratings have no common zero."""
+    """From 0. Players of different groups never met, and their ratings have no common zero."""
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """The players of one criterion, the best first."""
+    """The players of one criterion, group by group, the best of each first."""
 
     players: list[Rating]
     battles: int
@@ -56,16 +68,25 @@ class Ratings:
     """What being shown first is worth, in Elo points; None where the order is not recorded."""
     note: str | None
     """Why there is a prior, if there is one."""
+    next_battles: list[tuple[str, str]]
+    """Who should meet next, the most telling battle first; players of two groups before others."""
+
+    @property
+    def groups(self) -> list[list[Rating]]:
+        """The players who can be compared with each other; each group has a mean of its own."""
+        return [list(some) for _, some in groupby(self.players, key=lambda one: one.group)]
 
 
-def ratings_of(records: Sequence[Record], ties: TieModel) -> dict[str, Ratings]:
+def ratings_of(
+    records: Sequence[Record], ties: TieModel, next_battles: int = 0
+) -> dict[str, Ratings]:
     """Ratings by criterion, of people's battles between named players; of models' battles where
-    nobody else voted. Gold records and skips are left out."""
+    nobody else voted. Gold records and skips are left out. `next_battles`: so many are proposed."""
     battles: dict[str, list[Record]] = defaultdict(list)
     for one in records:
         if one["kind"] == "comparison" and _is_battle(one):
             battles[one["criterion"]].append(one)
-    return {name: _rated(_by_people(some), ties) for name, some in sorted(battles.items())}
+    return {name: _rated(_by_people(some), ties, next_battles) for name, some in sorted(battles.items())}
 
 
 def _is_battle(record: Record) -> bool:
@@ -78,7 +99,8 @@ def _by_people(battles: list[Record]) -> list[Record]:
     return [one for one in battles if one["annotator_kind"] == "human"] or battles
 
 
-def _rated(records: list[Record], ties: TieModel) -> Ratings:
+def _rated(records: list[Record], ties: TieModel, next_battles: int) -> Ratings:
+    records = sorted(records, key=lambda one: one["created_at"])  # as online Elo wants them
     count = len(records)
     player_2B, players = numbered([one[f"player_{side}"] for side in "ab" for one in records])
     annotator_B, annotators = numbered([one["annotator_id"] for one in records])
@@ -93,7 +115,9 @@ def _rated(records: list[Record], ties: TieModel) -> Ratings:
         shown_first_B=shown_B,
     )
     positioned = bool(shown_B.any())
-    fit = bradley_terry.fit(count_battles(battles, positioned), ties, positioned)
+    counts = count_battles(battles, positioned)
+    fit = bradley_terry.fit(counts, ties, positioned)
+    i_Q, j_Q = most_informative(fit.strengths_N, counts, next_battles)
     return Ratings(
         players=_players(battles, fit, players),
         battles=count,
@@ -103,6 +127,7 @@ def _rated(records: list[Record], ties: TieModel) -> Ratings:
         tie_parameter=fit.tie_parameter,
         position_effect=fit.gamma * ELO_PER_NAT if positioned else None,
         note=fit.note,
+        next_battles=[(players[i], players[j]) for i, j in zip(i_Q, j_Q, strict=True)],
     )
 
 
@@ -113,8 +138,9 @@ def _shown_first(record: Record) -> int:
 
 
 def _players(battles: Battles, fit: bradley_terry.Fit, names: Sequence[str]) -> list[Rating]:
-    low_N, high_N = (to_elo(x, MEAN) for x in bootstrap(battles, fit, RESAMPLES).interval())
     elo_N, error_N = to_elo(fit.strengths_N, MEAN), standard_errors(fit) * ELO_PER_NAT
+    low_N, high_N = _interval(battles, fit, elo_N, STANDARD_ERRORS * error_N)
+    online_N = online_elo(battles, start=MEAN)
     played_N: Ints = np.bincount(np.concatenate([battles.first_B, battles.second_B]))
     rated = [
         Rating(
@@ -124,8 +150,17 @@ def _players(battles: Battles, fit: bradley_terry.Fit, names: Sequence[str]) -> 
             float(low_N[place]),
             float(high_N[place]),
             float(error_N[place]),
+            float(online_N[place]),
             int(fit.connectivity.weak_N[place]),
         )
         for place, name in enumerate(names)
     ]
-    return sorted(rated, key=lambda one: (-one.elo, one.player))
+    return sorted(rated, key=lambda one: (one.group, -one.elo, one.player))
+
+
+def _interval(
+    battles: Battles, fit: bradley_terry.Fit, elo_N: Floats, reach_N: Floats
+) -> tuple[Floats, Floats]:
+    """That of the bootstrap, ending at least `reach` away from the rating: (low_N, high_N)."""
+    low_N, high_N = (to_elo(x, MEAN) for x in bootstrap(battles, fit, RESAMPLES).interval())
+    return np.minimum(low_N, elo_N - reach_N), np.maximum(high_N, elo_N + reach_N)

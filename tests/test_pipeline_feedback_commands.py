@@ -336,9 +336,20 @@ def test_players_who_never_met_are_in_groups_of_their_own(feedback: Align, tmp_p
         for i in range(6)
         for players in ("pq", "xy")
     ]
-    printed = feedback("agreement", file_of(tmp_path, votes))
-    assert "2 groups never met, whose ratings cannot be compared" in printed
-    assert "group" in printed
+    out = tmp_path / "out"
+    path = file_of(tmp_path, votes)
+    printed = feedback("agreement", path, "--out", str(out), "--next-battles", "1")
+    never = "2 groups of players never met each other: their ratings cannot be compared"
+    assert printed.count(never) == 1
+    first, second = printed.split("Group 1 of 2")[1].split("Group 2 of 2")
+    assert words(first).startswith("player battles Elo 95 % interval online Elo")
+    assert " p " in first and " x " not in first
+    assert " x " in second and " p " not in second.split("Who should meet next")[0]
+    assert "p x" in words(second.split("Who should meet next")[1])
+    html = (out / "agreement.html").read_text("utf-8")
+    assert never in html
+    assert html.count("is ahead with") == 2 * 2  # a title and a description for each group
+    assert "Elo by overall, group 2 of 2" in html
 
 
 def test_feedback_that_compares_nothing_has_no_agreement(feedback: Align, tmp_path: Path) -> None:

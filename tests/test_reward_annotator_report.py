@@ -2,6 +2,7 @@
 
 import math
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from align.data.messages import assistant, user
 from align.data.schemas import FEEDBACK, Record, completed
 from align.reward.annotator_report import report_on
 from align.reward.config import FeedbackConfig
-from align.reward.player_ratings import LEAST_ANNOTATORS, ratings_of
+from align.reward.player_ratings import LEAST_ANNOTATORS, Ratings, ratings_of
 from align.reward.ratings.elo import ELO_PER_NAT
 
 CONFIG = FeedbackConfig()
+DAY, HOUR = datetime(2026, 3, 1, tzinfo=UTC), timedelta(hours=1)
 
 
 def vote(name: str, outcome: str, who: str, prompt: str = "Hi", **fields: Any) -> Record:
@@ -110,6 +112,66 @@ def test_a_few_annotators_do_not_make_intervals_of_no_width() -> None:
     assert not found.by_annotator
     (alone,) = ratings_of(battles(300, 1), "half_win").values()
     assert all(one.high - one.low > 20 for one in alone.players)
+
+
+def rated(*outcomes: str, players: str = "pq", annotators: int = 1) -> Ratings:
+    """The ratings after battles of two players with these outcomes for the first."""
+    (found,) = ratings_of(
+        [
+            vote(f"f{i}", one, f"w{i % annotators}", player_a=players[0], player_b=players[1])
+            for i, one in enumerate(outcomes)
+        ],
+        "half_win",
+    ).values()
+    return found
+
+
+@pytest.mark.parametrize("annotators", [1, LEAST_ANNOTATORS])
+@pytest.mark.parametrize(
+    ("outcomes", "least"),
+    [(["a"], 400), (["tie"] * 20, 100), (["a"] * 20, 300), (["a"] * 1000, 200)],
+    ids=["one battle", "ties only", "undefeated", "undefeated for long"],
+)
+def test_votes_that_are_all_alike_leave_a_finite_and_wide_interval(
+    outcomes: list[str], least: float, annotators: int
+) -> None:
+    """Every resample of them is the same, but the next battle may be another one."""
+    for one in rated(*outcomes, annotators=annotators).players:
+        assert least < one.high - one.low < 2000
+        assert one.low < one.elo - least / 3 and one.elo + least / 3 < one.high
+
+
+def test_more_battles_make_an_undefeated_player_better_and_the_interval_narrower() -> None:
+    few, many = (rated(*["a"] * count).players[0] for count in (2, 200))
+    assert few.elo < many.elo and few.high - few.low > many.high - many.low
+
+
+def test_players_who_never_met_are_apart_and_the_best_of_each_group_is_first() -> None:
+    votes = [
+        vote(f"{i}{a}{b}", "aab"[i % 3], "x", f"P{i}", player_a=a, player_b=b)
+        for i in range(9)
+        for a, b in ("pq", "yz")
+    ]
+    (found,) = ratings_of(votes, "half_win", next_battles=4).values()
+    assert [[one.player for one in group] for group in found.groups] == [["p", "q"], ["y", "z"]]
+    assert sum(one.elo for one in found.groups[0]) == pytest.approx(2000)
+    # Who never met should meet first, and nobody else before all of these have.
+    assert {frozenset(pair) for pair in found.next_battles} == {
+        frozenset((a, b)) for a in "pq" for b in "yz"
+    }
+
+
+def test_online_elo_goes_by_the_time_of_the_battles() -> None:
+    votes = [
+        vote(str(i), outcome, "x", player_a="p", player_b="q") | {"created_at": DAY + i * HOUR}
+        for i, outcome in enumerate("abb")
+    ]
+    forth, back = (ratings_of(some, "half_win")["overall"].players for some in (votes, votes[::-1]))
+    assert forth == back
+    online = {one.player: one.online for one in forth}
+    assert online["p"] + online["q"] == pytest.approx(2000)
+    # +16, then -17.47 from 1016 against 984, then -15.86 from 998.53 against 1001.47.
+    assert online["p"] == pytest.approx(982.67, abs=0.01)
 
 
 def test_ratings_are_by_criterion_and_of_battles_between_named_players_only() -> None:

@@ -22,6 +22,7 @@ from align.reward.feedback.comparisons import Strengths, separated
 from align.reward.feedback.learned import logistic_regression
 from align.reward.feedback.pair_ids import pair_ids
 from align.reward.feedback.rules import verdicts
+from align.reward.feedback.strengths import strengths
 from align.reward.pairs_file import write_pairs
 
 
@@ -124,7 +125,11 @@ def planted(first_B: np.ndarray, second_B: np.ndarray, outcome_B: np.ndarray) ->
     count = max(first_B.max(), second_B.max()) + 1
     assert len(first_B) == len(outcome_B)
     strength = np.array(list(STRENGTHS.values()))[:count]
-    return Strengths(strength, np.full(count, 0.1), np.array([0, 0, 0, 1])[:count])
+    return Strengths(
+        strength,
+        np.array([0, 0, 0, 1])[:count],
+        lambda i, j: np.full(len(i), 0.14),
+    )
 
 
 def test_fitted_strengths_pair_what_they_tell_apart_in_one_component() -> None:
@@ -132,7 +137,7 @@ def test_fitted_strengths_pair_what_they_tell_apart_in_one_component() -> None:
     config = {"comparisons": {"pairs": "fitted", "z": 1.96}}
     rows = [row for part in parts(votes, config, fit=planted) for row in part.pairs.to_pylist()]
     made = {(row["chosen_id"], row["rejected_id"]): row for row in rows}
-    # b and c differ by 0.1 and 0.14 is their standard error; nobody is in d's component.
+    # b and c differ by 0.1 and 0.14 is the standard error of that; nobody is in d's component.
     assert set(made) == {("a", "b"), ("a", "c")}
     assert made["a", "c"]["target_prob"] == pytest.approx(1 / (1 + math.exp(-1.1)))
     assert made["a", "c"]["margin"] == pytest.approx(1.1)
@@ -143,21 +148,31 @@ def test_fitted_strengths_pair_what_they_tell_apart_in_one_component() -> None:
 
 def test_separated_players_by_a_double_loop() -> None:
     generator = np.random.default_rng(0)
-    strengths = Strengths(
-        generator.normal(size=12), generator.uniform(0.1, 1, 12), generator.integers(0, 3, 12)
+    error_PP = generator.uniform(0.1, 1, (12, 12))
+    error_PP += error_PP.T
+    found = Strengths(
+        generator.normal(size=12), generator.integers(0, 3, 12), lambda i, j: error_PP[i, j]
     )
     expected = {
         (i, j)
         for i, j in combinations(range(12), 2)
-        if strengths.component_P[i] == strengths.component_P[j]
-        and abs(strengths.strength_P[i] - strengths.strength_P[j])
-        >= 1.5 * math.sqrt(strengths.error_P[i] ** 2 + strengths.error_P[j] ** 2)
+        if found.component_P[i] == found.component_P[j]
+        and abs(found.strength_P[i] - found.strength_P[j])
+        >= 1.5 * error_PP[i, j]
     }
-    first, second, gap = separated(strengths, 1.5)
+    first, second, gap = separated(found, 1.5)
     assert {tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)} == (
         expected
     )
-    assert np.allclose(gap, strengths.strength_P[first] - strengths.strength_P[second])
+    assert np.allclose(gap, found.strength_P[first] - found.strength_P[second])
+
+
+def test_answers_that_met_are_told_apart_by_the_error_of_their_difference() -> None:
+    """Two strengths that sum to 0 are as far apart as twice one of them: not independent."""
+    fitted = strengths(np.zeros(40, int), np.ones(40, int), (np.arange(40) < 30).astype(float))
+    assert fitted.errors(np.array([0]), np.array([1])).item() == pytest.approx(
+        math.sqrt(1 / 30 + 1 / 10)
+    )
 
 
 def test_fitted_pairs_without_a_fit_are_one_line() -> None:

@@ -254,7 +254,7 @@ def test_two_cliques_are_flagged_and_each_has_mean_zero() -> None:
     fitted = fit(votes(6, *clique, *other))
     assert fitted.connectivity.weak_N.tolist() == [0, 0, 0, 1, 1, 1]
     assert fitted.prior_sd == FALLBACK_PRIOR_SD
-    assert fitted.note is not None and "2 groups never met" in fitted.note
+    assert fitted.note is not None and "2 groups instead of one" in fitted.note
     assert fitted.strengths_N[:3].sum() == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(fitted.strengths_N[:3], fitted.strengths_N[3:])
 

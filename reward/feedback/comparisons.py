@@ -34,8 +34,9 @@ class Strengths:
     """How good the players are, in logits; only those of one component are on one scale."""
 
     strength_P: Floats
-    error_P: Floats  # standard errors
     component_P: Ints
+    errors: Callable[[Ints, Ints], Floats]
+    """The standard errors of the differences s_i - s_j of some i and j."""
 
 
 Fit = Callable[[Ints, Ints, Floats], Strengths]
@@ -68,15 +69,13 @@ def votes(table: pa.Table) -> tuple[Ints, Floats]:
 def separated(strengths: Strengths, z: float) -> tuple[Ints, Ints, Floats]:
     """Players that the strengths tell apart: first_O, second_O and the gap s_i - s_j.
 
-    They are of one component, and |s_i - s_j| is at least z standard errors of the difference,
-    which is sqrt(e_i^2 + e_j^2) as if the two were independent: too wide where they have met.
+    They are of one component, and |s_i - s_j| is at least z standard errors of the difference.
     """
     order, start = runs(strengths.component_P)
     i, j = combinations(start)
     first, second = order[i], order[j]
     gap = strengths.strength_P[first] - strengths.strength_P[second]
-    error = np.hypot(strengths.error_P[first], strengths.error_P[second])
-    kept = (np.abs(gap) >= z * error) & (gap != 0)
+    kept = (np.abs(gap) >= z * strengths.errors(first, second)) & (gap != 0)
     return first[kept], second[kept], gap[kept]
 
 

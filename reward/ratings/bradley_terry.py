@@ -155,10 +155,8 @@ def _natural_tie_parameter(ties: TieModel, t: float) -> float | None:
 
 
 def _why_prior(linked: Connectivity, prior_sd: float) -> str:
-    strong, weak = int(linked.strong_N.max()) + 1, int(linked.weak_N.max()) + 1
-    why = f"wins link the players into {strong} groups instead of one"
-    if weak > 1:
-        why += f", and {weak} groups never met, whose ratings cannot be compared"
+    strong = int(linked.strong_N.max()) + 1
     return (
-        f"no maximum likelihood estimate exists: {why}; strengths have the prior N(0, {prior_sd}^2)"
+        f"no maximum likelihood estimate exists: wins link the players into {strong} groups "
+        f"instead of one; strengths have the prior N(0, {prior_sd}^2)"
     )

@@ -17,17 +17,6 @@ def to_elo(strength: Floats, mean: float = 0.0) -> Floats:
     return mean + ELO_PER_NAT * strength
 
 
-def from_elo(elo: Floats, mean: float = 0.0) -> Floats:
-    """The inverse of `to_elo`."""
-    return (elo - mean) / ELO_PER_NAT
-
-
-def expected_score(elo_a: Floats, elo_b: Floats) -> Floats:
-    """1 / (1 + 10^((elo_b - elo_a) / 400)): the share of points that a takes from b."""
-    # The same function as a hyperbolic tangent, which does not overflow.
-    return (1 + np.tanh((elo_a - elo_b) / (2 * ELO_PER_NAT))) / 2
-
-
 def online_elo(battles: Battles, k: float = 32.0, start: float = 1000.0) -> Floats:
     """Ratings after each battle moved k (score - expected score) points from one to the other.
 

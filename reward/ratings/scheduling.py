@@ -13,35 +13,14 @@ from align.reward.ratings.battles import Counts, Floats, Ints
 CHUNK = 2**20  # candidate pairs looked at together: all N^2 / 2 of them may not fit
 
 
-def round_robin(players: int) -> tuple[Ints, Ints]:
-    """Every pair once, as (i_Q, j_Q), in rounds in which nobody plays twice.
-
-    The circle method: one stays, the others move around the table. With an odd number, the one who
-    meets the empty seat rests.
-    """
-    seats = players + players % 2
-    table = np.arange(seats)
-    rounds = []
-    for _ in range(seats - 1):
-        rounds.append(np.stack([table[: seats // 2], table[: seats // 2 - 1 : -1]]))
-        table[1:] = np.roll(table[1:], 1)
-    pairs = np.concatenate(rounds, axis=1) if rounds else np.empty((2, 0), dtype=np.int64)
-    pairs = pairs[:, (pairs < players).all(axis=0)]
-    return pairs.min(axis=0), pairs.max(axis=0)
-
-
-def most_informative(
-    strengths_N: Floats, counts: Counts, batch: int, repeat: bool = False
-) -> tuple[Ints, Ints]:
-    """The next `batch` pairs, as (i_Q, j_Q): those with the largest p (1 - p) / n, best first.
+def most_informative(strengths_N: Floats, counts: Counts, batch: int) -> tuple[Ints, Ints]:
+    """The next `batch` battles, as (i_Q, j_Q): those with the largest p (1 - p) / n, best first.
 
     That is the information in one more vote over the votes already there. Unplayed pairs come
-    first, the closest of them ahead; equal pairs go by their indices. With `repeat` a pair may come
-    again, counted as played once more each time; without, there are at most N (N - 1) / 2 pairs.
+    first, the closest of them ahead; equal pairs go by their indices. A pair may come again,
+    counted as played once more each time.
     """
     played_C, information_C, i_C, j_C = _most_urgent(strengths_N, counts, batch)
-    if not repeat:
-        return i_C, j_C
     urgency_C = _urgency(played_C, information_C)
     waiting = list(zip(-urgency_C, i_C.tolist(), j_C.tolist(), range(len(i_C)), strict=True))
     heapq.heapify(waiting)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 ROLES = ("system", "user", "assistant", "tool")
+BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 Message = dict[str, str]  # {"role": one of ROLES, "content": text}
@@ -99,7 +100,18 @@ def completion_problem(messages: Any) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """A name on one line, with what a terminal would obey, or would not show, as an escape:
+    control characters, ends of lines, and marks that turn the direction of writing."""
+    return "".join(map(_escaped, text)) if not text.isprintable() else text
+
+
+def _escaped(letter: str) -> str:
+    hidden = unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in BIDI_CONTROLS
+    return letter.encode("unicode_escape").decode() if hidden else letter
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value in one short line, for an error message."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from align.data.errors import UserError
+from align.data.messages import printable
 from align.pipeline.feedback_cli import feedback
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -57,8 +58,8 @@ def main() -> None:
 
 
 def _complain(problems: str) -> None:
-    for problem in problems.splitlines():
-        print(f"align: {problem}", file=sys.stderr)
+    for problem in problems.split("\n"):
+        print(f"align: {printable(problem)}", file=sys.stderr)
 
 
 def _print_version(wanted: bool) -> None:

@@ -111,9 +111,9 @@ def _print_ratings(criterion: str, found: Ratings) -> None:
     section(f"Ratings ({criterion}): {found.battles:,} battles, {found.annotators:,} annotators")
     if len(found.groups) > 1:
         note(NEVER_MET.format(count=len(found.groups)))
-    for number, players in enumerate(found.groups, start=1):
+    for place, players in enumerate(found.groups, start=1):
         if len(found.groups) > 1:
-            section(f"Group {number} of {len(found.groups)}")
+            section(f"Group {place} of {len(found.groups)}")
         _print_players(players)
     drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
     average = "the average of each group" if len(found.groups) > 1 else "the average"

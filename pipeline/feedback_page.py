@@ -6,7 +6,7 @@ from pathlib import Path
 
 from align.pipeline.page import UNKNOWN, Headline, percent, write_page
 from align.pipeline.svg import Plot
-from align.reward.feedback_statistics import FeedbackStatistics, Rate
+from align.reward.feedback_statistics import FeedbackStatistics, Measured, Missing
 
 LONGEST_TABLE = 20  # rows; the rest is one line
 
@@ -65,9 +65,9 @@ def _headlines(statistics: FeedbackStatistics) -> list[Headline]:
     return headlines
 
 
-def _rate(label: str, rate: Rate | None, hint: str) -> Headline:
-    if rate is None:
-        return Headline(label, UNKNOWN, "not recorded")
+def _rate(label: str, rate: Measured, hint: str) -> Headline:
+    if isinstance(rate, Missing):
+        return Headline(label, UNKNOWN, rate.reason)
     return Headline(label, percent(rate.share), hint.format(n=rate.n))
 
 

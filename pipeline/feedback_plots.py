@@ -3,15 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from align.data.messages import printable
 from align.pipeline.svg import INK, SERIES, Plot, draw_plot
-from align.reward.feedback_statistics import Agreement, Rate
+from align.reward.feedback_statistics import Agreement, Measured, Missing, Rate
 
 LONGEST_LABEL = 28  # characters
 READABLE = 8  # annotators up to which a cell of the matrix has room for its numbers
@@ -31,7 +32,8 @@ class RatingInterval:
 
 def rating_intervals(ratings: Sequence[RatingInterval], unit: str) -> Plot:
     """A dot with its interval for every player, the best on top; `unit` names the scale."""
-    rows = sorted(ratings, key=lambda rating: rating.value)
+    named = [replace(rating, player=printable(rating.player)) for rating in ratings]
+    rows = sorted(named, key=lambda rating: rating.value)
     best = rows[-1]
     near = sum(rating.high >= best.low for rating in rows) - 1
     title = f"{_short(best.player)} is ahead with {best.value:.4g}"
@@ -57,9 +59,10 @@ def agreement_matrix(agreement: Agreement) -> Plot:
 
     Few annotators have numbers in their cells; of many, the size of a cell stands for n.
     """
-    names, common = _without_common_start(agreement.annotators)
+    annotators = [printable(name) for name in agreement.annotators]
+    names, common = _without_common_start(annotators)
     couples = _couples(agreement)
-    title = _agreement_in_words(agreement.annotators, couples)
+    title = _agreement_in_words(agreement, annotators, couples)
 
     def draw(axes: Axes) -> None:
         most = max((n for *_, n, _ in couples), default=1)
@@ -88,21 +91,28 @@ def agreement_matrix(agreement: Agreement) -> Plot:
     return draw_plot(title, f"{title}. {described}.", draw, min(4.2, 2.2 + 0.25 * len(names)))
 
 
-def _agreement_in_words(names: Sequence[str], couples: Sequence[tuple[int, int, int, int]]) -> str:
-    if not couples:
+def _agreement_in_words(
+    agreement: Agreement, names: Sequence[str], couples: Sequence[tuple[int, int, int, int]]
+) -> str:
+    """What all annotators do, and who of those that are drawn agrees least."""
+    if isinstance(agreement.everybody, Missing):
         return "No two annotators judged the same answers"
+    overall = f"{agreement.everybody.share:.0%}"
+    title = f"Two annotators agree on {overall} of what both judged"
     judged, agreed = Counter[int](), Counter[int]()
     for row, _, n, same in couples:
         judged[row] += n
         agreed[row] += same
-    overall = f"{agreed.total() / judged.total():.0%}"
-    title = f"Two annotators agree on {overall} of what both judged"
-    least = min(judged, key=lambda row: agreed[row] / judged[row])
-    lowest = f"{agreed[least] / judged[least]:.0%}"
-    return title if lowest == overall else f"{title}; {_short(names[least])} least, on {lowest}"
+    drawn = ""
+    if agreement.annotators_in_all > len(names):
+        drawn = f"of the {len(names)} busiest of {agreement.annotators_in_all:,}, drawn here, "
+    least = min(judged, key=lambda row: agreed[row] / judged[row], default=None)
+    if least is None or (lowest := f"{agreed[least] / judged[least]:.0%}") == overall:
+        return title
+    return f"{title}; {drawn}{_short(names[least])} least, on {lowest}"
 
 
-def biases(longer_won: Rate | None, first_won: Rate | None) -> Plot:
+def biases(longer_won: Measured, first_won: Measured) -> Plot:
     """How often the longer answer won, and the one shown first; half is no bias."""
     rows = [
         (label, words, rate)
@@ -110,10 +120,13 @@ def biases(longer_won: Rate | None, first_won: Rate | None) -> Plot:
             ("shown first", "the one shown first", first_won),
             ("longer", "The longer answer", longer_won),
         )
-        if rate is not None
+        if isinstance(rate, Rate)
     ]
     said = [f"{words} won {rate.share:.0%} of the time" for _, words, rate in reversed(rows)]
-    title = ", ".join(said)[:1].upper() + ", ".join(said)[1:] if said else "Nothing was decided"
+    if not rows:
+        reasons = [one.reason for one in (longer_won, first_won) if isinstance(one, Missing)]
+        said = [f"no bias can be seen: {'; '.join(reasons)}"]
+    title = ", ".join(said)[:1].upper() + ", ".join(said)[1:]
 
     def draw(axes: Axes) -> None:
         for height, (_, _, rate) in enumerate(rows):
@@ -154,7 +167,8 @@ def votes_per_annotator(counts: Mapping[str, int]) -> Plot:
         axes.grid(False, axis="x")
 
     described = "; ".join(
-        f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:20]
+        f"{printable(name)} {count}"
+        for name, count in sorted(counts.items(), key=lambda item: -item[1])[:20]
     )
     return draw_plot(title, f"{title}. The busiest: {described}.", draw)
 

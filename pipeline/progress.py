@@ -15,6 +15,8 @@ from rich.progress import Progress as LiveBar
 from rich.table import Column
 from rich.text import Text
 
+from align.data.messages import printable
+
 SHOWN: dict[str, dict[str, str]] = {
     "sft": {"loss": "loss", "token_accuracy": "accuracy"},
     "rm": {"loss": "loss", "accuracy": "accuracy", "margin": "margin"},
@@ -33,12 +35,12 @@ console = Console(highlight=False, soft_wrap=True)
 def section(title: str) -> None:
     """Print the heading of a stage or of a part of the work."""
     console.print()
-    console.print(Text(title, style="bold cyan"))
+    console.print(Text(printable(title), style="bold cyan"))
 
 
 def note(text: str) -> None:
     """Print one line of fact under a heading."""
-    console.print(Text(f"  {text}"))
+    console.print(Text(f"  {printable(text)}"))
 
 
 Piece = TypeVar("Piece")

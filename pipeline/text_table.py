@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
+from align.data.messages import printable
 from align.pipeline.progress import console
-from align.reward.feedback_statistics import Rate
+from align.reward.feedback_statistics import Measured, Missing
 
 UNKNOWN = "-"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Names on the left, numbers flush right. Nothing is wrapped or cut."""
-    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-    for number, row in enumerate([header, *rows]):
+    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for number, row in enumerate(lines):
         cells = [
             cell + " " * (width - cell_len(cell))
             if place == 0
@@ -29,8 +31,8 @@ def number(value: float | None, digits: int = 3) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def rate(value: Rate | None) -> str:
-    """A share with its interval and the cases it rests on."""
-    if value is None:
-        return "not recorded"
+def rate(value: Measured) -> str:
+    """A share with its interval and the cases it rests on, or why there is none."""
+    if isinstance(value, Missing):
+        return value.reason
     return f"{value.share:.1%} ({value.low:.1%} to {value.high:.1%}) of {value.n:,}"

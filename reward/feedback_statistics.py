@@ -1,11 +1,11 @@
 """What feedback looks like before anybody learns from it: who judged how much, and how.
 
-Pure functions of validated raw records. Shares come with Wilson's 95 % interval and are None where
-there is no case. The pairs of one ranking are not independent, so their intervals are too narrow.
+Pure functions of validated raw records. Shares come with Wilson's 95 % interval, or with the reason
+why there is no case. The pairs of one ranking are not independent: their intervals are too narrow.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -17,6 +17,9 @@ from align.reward.judged_pairs import judged_pairs, votes_by_item
 from align.reward.reliability import wilson
 
 MOST_ANNOTATORS = 20  # in an agreement matrix: the square of it is drawn
+NO_COMPARISONS = "there are no comparisons"
+NO_COUPLES = "no two annotators judged the same two answers"
+EQUALLY_LONG = "where one answer was found better, both are equally long"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class Rate:
     share: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no case to take a share of."""
+
+    reason: str
+
+
+Measured = Rate | Missing
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,16 @@ class Durations:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two annotators judged the same two answers (`n`), and alike (`agreed`)."""
+    """How often two annotators judged the same two answers (`n`), and alike (`agreed`).
+
+    The matrices are of the busiest `annotators`; `everybody` is over any two of all of them.
+    """
 
     annotators: list[str]
     n: list[list[int]]
     agreed: list[list[int]]
+    annotators_in_all: int
+    everybody: Measured
 
 
 @dataclass(frozen=True)
@@ -59,12 +77,12 @@ class FeedbackStatistics:
     by_annotator: dict[str, int]
     by_annotator_kind: dict[str, int]
     by_source: dict[str, int]
-    ties: Rate | None
-    skips: Rate | None
-    conflicts: Rate | None
-    longer_won: Rate | None
-    first_won: Rate | None
-    gold: Rate | None
+    ties: Measured
+    skips: Measured
+    conflicts: Measured
+    longer_won: Measured
+    first_won: Measured
+    gold: Measured
     duration_s: Durations | None
     agreement: Agreement
 
@@ -96,54 +114,57 @@ def counts_by(records: Iterable[Record], field: str) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def tie_rate(records: Iterable[Record]) -> Rate | None:
+def tie_rate(records: Iterable[Record]) -> Measured:
     """The share of judged pairs whose answers were found equally good."""
-    return _rate(better == 0 for record in records for _, _, better in judged_pairs(record))
+    equal = [better == 0 for record in records for _, _, better in judged_pairs(record)]
+    return _rate(equal, "no two answers were compared")
 
 
-def skip_rate(records: Iterable[Record]) -> Rate | None:
+def skip_rate(records: Iterable[Record]) -> Measured:
     """The share of comparisons that somebody would not decide."""
-    return _rate(r["outcome"] == "skip" for r in records if r["kind"] == "comparison")
+    skipped = [r["outcome"] == "skip" for r in records if r["kind"] == "comparison"]
+    return _rate(skipped, NO_COMPARISONS)
 
 
-def gold_share(records: Iterable[Record]) -> Rate | None:
+def gold_share(records: Iterable[Record]) -> Measured:
     """The share of records that test annotators."""
-    return _rate(record["gold"] for record in records)
+    return _rate([record["gold"] for record in records], "no records")
 
 
-def conflict_rate(records: Iterable[Record]) -> Rate | None:
+def conflict_rate(records: Iterable[Record]) -> Measured:
     """Of two annotators who judged the same two answers by the same criterion: who disagreed.
 
     A tie against a win is a disagreement too. Every such couple of judgements counts once.
     """
-    couples = agreeing = 0
-    for votes in votes_by_item(records).values():
-        couples += comb(len(votes), 2)
-        agreeing += sum(comb(count, 2) for count in Counter(votes.values()).values())
-    return _share(couples - agreeing, couples)
+    couples, agreeing = _couples(votes_by_item(records).values())
+    return _share(couples - agreeing, couples, NO_COUPLES)
 
 
-def length_bias(records: Iterable[Record]) -> Rate | None:
+def length_bias(records: Iterable[Record]) -> Measured:
     """How often the longer answer won, of the decided pairs of different length in characters."""
-    won = []
+    won: list[bool] = []
+    decided = 0
     for record in records:
         lengths = [sum(len(turn["content"]) for turn in turns) for turns in record["completions"]]
         for first, second, better in judged_pairs(record):
             gap = lengths[first] - lengths[second]
+            decided += better != 0
             if gap and better:
                 won.append((gap > 0) == (better > 0))
-    return _rate(won)
+    return _rate(won, EQUALLY_LONG if decided else "no answer was found better than another")
 
 
-def position_bias(records: Iterable[Record]) -> Rate | None:
+def position_bias(records: Iterable[Record]) -> Measured:
     """How often the answer shown first won, of the decided comparisons whose order is recorded."""
-    return _rate(
+    compared = [record for record in records if record["kind"] == "comparison"]
+    decided = [record for record in compared if record["outcome"] in ("a", "b")]
+    first_won = [
         record["outcome"] == "ab"[record["display_order"][0]]
-        for record in records
-        if record["kind"] == "comparison"
-        and record["outcome"] in ("a", "b")
-        and record["display_order"] is not None
-    )
+        for record in decided
+        if record["display_order"] is not None
+    ]
+    undecided = "no comparison was decided" if compared else NO_COMPARISONS
+    return _rate(first_won, "who was shown first is not recorded" if decided else undecided)
 
 
 def durations(records: Iterable[Record]) -> Durations | None:
@@ -166,20 +187,32 @@ def agreement_of(records: Iterable[Record], most: int = MOST_ANNOTATORS) -> Agre
         for ours, theirs in combinations([name for name in names if name in votes], 2):
             n[ours, theirs] += 1
             agreed[ours, theirs] += votes[ours] == votes[theirs]
-    return Agreement(names, _symmetric(names, n), _symmetric(names, agreed))
+    couples, agreeing = _couples(items)
+    everybody = _share(agreeing, couples, NO_COUPLES)
+    return Agreement(
+        names, _symmetric(names, n), _symmetric(names, agreed), len(busiest), everybody
+    )
+
+
+def _couples(items: Iterable[Mapping[str, int]]) -> tuple[int, int]:
+    """How many couples of votes on one item there are, and how many of them say the same."""
+    couples = agreeing = 0
+    for votes in items:
+        couples += comb(len(votes), 2)
+        agreeing += sum(comb(count, 2) for count in Counter(votes.values()).values())
+    return couples, agreeing
 
 
 def _symmetric(names: Sequence[str], counts: dict[tuple[str, str], int]) -> list[list[int]]:
     return [[counts.get((a, b), counts.get((b, a), 0)) for b in names] for a in names]
 
 
-def _rate(cases: Iterable[bool]) -> Rate | None:
-    hits = list(cases)
-    return _share(sum(hits), len(hits))
+def _rate(hits: Sequence[bool], reason: str) -> Measured:
+    return _share(sum(hits), len(hits), reason)
 
 
-def _share(successes: int, n: int) -> Rate | None:
+def _share(successes: int, n: int, reason: str) -> Measured:
     if n == 0:
-        return None
+        return Missing(reason)
     share = wilson(successes, n)
     return Rate(n, share.accuracy, share.low, share.high)

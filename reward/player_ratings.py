@@ -86,7 +86,9 @@ def ratings_of(
     for one in records:
         if one["kind"] == "comparison" and _is_battle(one):
             battles[one["criterion"]].append(one)
-    return {name: _rated(_by_people(some), ties, next_battles) for name, some in sorted(battles.items())}
+    return {
+        name: _rated(_by_people(some), ties, next_battles) for name, some in sorted(battles.items())
+    }
 
 
 def _is_battle(record: Record) -> bool:

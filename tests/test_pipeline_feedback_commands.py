@@ -352,6 +352,34 @@ def test_players_who_never_met_are_in_groups_of_their_own(feedback: Align, tmp_p
     assert "Elo by overall, group 2 of 2" in html
 
 
+def test_equally_long_answers_are_said_to_be_so(feedback: Align, tmp_path: Path) -> None:
+    votes = [vote(str(i), "ab"[i % 2], prompt=f"P{i}", texts=("one", "two")) for i in range(6)]
+    out = tmp_path / "out"
+    printed = feedback("inspect", file_of(tmp_path, votes), "--out", str(out))
+    html = (out / "inspect.html").read_text("utf-8")
+    for text in (printed, html):
+        assert "where one answer was found better, both are equally long" in text
+        assert "Nothing was decided" not in text
+
+
+def test_ids_with_control_characters_are_printed_escaped(feedback: Align, tmp_path: Path) -> None:
+    name = "ann\x1b[2J\nalign: done\x9b"
+    votes = [
+        vote(f"{who}{i}", "ab"[i % 2], prompt=f"P{i}", annotator_id=who)
+        | {"source": "s\x1b]0;", "player_a": "p\x1b[1m", "player_b": "q"}
+        for i in range(6)
+        for who in (name, "bob")
+    ]
+    path = file_of(tmp_path, votes)
+    for command in ("inspect", "agreement"):
+        printed = feedback(command, path)
+        assert "\x1b" not in printed and "\x9b" not in printed and "\nalign: done" not in printed
+        assert r"ann\x1b[2J\nalign: done\x9b" in printed
+    both = [one | {"annotator_kind": "model"} for one in votes[:1]] + votes[2:]
+    said = complaint(feedback, "agreement", file_of(tmp_path, both, "both.jsonl"))
+    assert "\x1b" not in said and "\n" not in said
+
+
 def test_feedback_that_compares_nothing_has_no_agreement(feedback: Align, tmp_path: Path) -> None:
     said = complaint(feedback, "agreement", file_of(tmp_path, [vote("s", "skip")]))
     assert (

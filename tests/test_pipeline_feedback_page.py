@@ -18,7 +18,7 @@ from align.pipeline.feedback_plots import (
     rating_intervals,
     votes_per_annotator,
 )
-from align.reward.feedback_statistics import Agreement, Rate, statistics_of
+from align.reward.feedback_statistics import Agreement, Missing, Rate, statistics_of
 
 HOSTILE = "<script>alert(1)</script> & $x_$ \u202e\u05e9\u05dc\u05d5\u05dd\u202c \u4f60"
 
@@ -93,12 +93,23 @@ def test_the_page_shows_counts_rates_and_plots(tmp_path: Path) -> None:
 def test_names_are_shown_as_text(tmp_path: Path) -> None:
     records = [vote(0, "a", HOSTILE, source=HOSTILE), vote(5, "b", "other")]
     page = page_of(tmp_path, records, notes=[HOSTILE])
-    assert "script" not in page.tags and page.text.count(HOSTILE) >= 3
+    shown = HOSTILE.replace("\u202e", r"\u202e").replace("\u202c", r"\u202c")
+    assert "script" not in page.tags and page.text.count(shown) >= 3
+    assert "\u202e" not in page.text
+
+
+def test_control_characters_in_names_are_escaped_everywhere_on_a_page(tmp_path: Path) -> None:
+    records = [vote(0, "a", "ann\x1b[31m\n"), vote(5, "b", "b\x9bob"), vote(10, "b", "b\x9bob")]
+    html = (page_of(tmp_path, records), (tmp_path / "x.html").read_text("utf-8"))[1]
+    assert "\x1b" not in html and "\x9b" not in html
+    assert html.count(r"ann\x1b[31m\n") >= 3 and r"b\x9bob 2" in html
+    plot = rating_intervals([RatingInterval("p\x1b", 1, 0, 2)], "Elo")
+    assert r"p\x1b is ahead" in plot.title and "\x1b" not in plot.svg
 
 
 def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
     text = " ".join(page_of(tmp_path, []).text.split())
-    assert "Records 0 on 0 prompts" in text and "First shown won — not recorded" in text
+    assert "Records 0 on 0 prompts" in text and "First shown won — there are no comparisons" in text
     assert "nan" not in text
 
 
@@ -143,6 +154,8 @@ MATRIX = Agreement(
     ["s-w-1", "s-w-2", "s-w-3"],
     [[0, 10, 10], [10, 0, 0], [10, 0, 0]],
     [[0, 9, 3], [9, 0, 0], [3, 0, 0]],
+    3,
+    Rate(20, 0.6, 0.4, 0.8),
 )
 
 
@@ -153,10 +166,23 @@ def test_the_matrix_names_who_agrees_least_and_leaves_out_who_never_met() -> Non
     assert plot.svg.count("n = 10") == 4 and "s-w-…" in plot.svg
 
 
+def test_the_title_of_the_matrix_speaks_of_all_and_says_who_is_drawn() -> None:
+    """25 annotators of whom the 20 busiest always agree, and the others never."""
+    records = [vote(i, "a", f"w{i % 20:02}") for i in range(200)]  # 5 prompts, 4 rounds of people
+    records += [vote(i, "ab"[w % 2], f"late{w}") for i in (3, 4) for w in range(5)]
+    found = statistics_of(records).agreement
+    assert found.annotators_in_all == 25 and not [x for x in found.annotators if "late" in x]
+    assert isinstance(found.everybody, Rate) and found.everybody.share < 1
+    title = agreement_matrix(found).title
+    assert title.startswith(f"Two annotators agree on {found.everybody.share:.0%} of what both")
+    assert "100%" not in title.split(";")[0] and "of the 20 busiest of 25, drawn here" in title
+
+
 def test_a_large_matrix_has_no_numbers_in_its_cells() -> None:
     count = 12
     n = [[0 if a == b else 5 for b in range(count)] for a in range(count)]
-    plot = agreement_matrix(Agreement([f"w{i}" for i in range(count)], n, n))
+    alike = Rate(330, 1.0, 0.99, 1.0)
+    plot = agreement_matrix(Agreement([f"w{i}" for i in range(count)], n, n, count, alike))
     assert plot.title == "Two annotators agree on 100% of what both judged"
     assert "n = 5" not in plot.svg and "larger: more judged by both" in plot.svg
 
@@ -166,8 +192,11 @@ def test_biases_are_said_in_words_where_they_are_known() -> None:
     assert biases(longer, first).title == (
         "The longer answer won 67% of the time, the one shown first won 50% of the time"
     )
-    assert biases(None, first).title == "The one shown first won 50% of the time"
-    assert biases(None, None).title == "Nothing was decided"
+    why = Missing("both are equally long")
+    assert biases(why, first).title == "The one shown first won 50% of the time"
+    assert biases(why, Missing("no comparisons")).title == (
+        "No bias can be seen: both are equally long; no comparisons"
+    )
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,7 @@ def test_separated_players_by_a_double_loop() -> None:
         (i, j)
         for i, j in combinations(range(12), 2)
         if found.component_P[i] == found.component_P[j]
-        and abs(found.strength_P[i] - found.strength_P[j])
-        >= 1.5 * error_PP[i, j]
+        and abs(found.strength_P[i] - found.strength_P[j]) >= 1.5 * error_PP[i, j]
     }
     first, second, gap = separated(found, 1.5)
     assert {tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)} == (

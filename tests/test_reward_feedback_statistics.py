@@ -17,7 +17,10 @@ from align.data.messages import assistant, user
 from align.data.schemas import FEEDBACK, Record, completed
 from align.data.validate import validate_record
 from align.reward.feedback_statistics import (
+    EQUALLY_LONG,
+    NO_COUPLES,
     Agreement,
+    Missing,
     Rate,
     agreement_of,
     conflict_rate,
@@ -139,7 +142,7 @@ def test_a_conflict_is_two_people_who_say_different_things_of_the_same_two_answe
 
 
 def test_who_judges_twice_has_one_voice_and_no_conflict_with_themselves() -> None:
-    assert conflict_rate([vote("a", "x"), vote("b", "x")]) is None
+    assert conflict_rate([vote("a", "x"), vote("b", "x")]) == Missing(NO_COUPLES)
     assert conflict_rate([vote("a", "x"), vote("b", "x"), vote("b", "y")]) == rate(0, 1)
 
 
@@ -183,9 +186,10 @@ def test_conflicts_and_the_matrix_agree_with_a_slow_count() -> None:
 def test_the_matrix_holds_the_busiest_annotators() -> None:
     records = [vote("a", "x"), vote("a", "y"), vote("b", "z"), vote("a", "z", "AC")]
     assert agreement_of(records) == Agreement(
-        ["z", "x", "y"], [[0, 1, 1], [1, 0, 1], [1, 1, 0]], [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
-    )
-    assert agreement_of(records, most=1) == Agreement(["z"], [[0]], [[0]])
+        ["z", "x", "y"], [[0, 1, 1], [1, 0, 1], [1, 1, 0]], [[0, 0, 0], [0, 0, 1], [0, 1, 0]],
+        3, rate(1, 3),
+    )  # fmt: skip
+    assert agreement_of(records, most=1) == Agreement(["z"], [[0]], [[0]], 3, rate(1, 3))
 
 
 def lengths(outcome: str, first: int, second: int) -> Record:
@@ -200,6 +204,17 @@ def test_the_longer_answer_is_counted_by_characters_and_only_where_one_won() -> 
     ]
     assert length_bias(records) == rate(2, 3)
     assert length_bias([vote("a", completions=[assistant("唐詩"), assistant("b")])]) == rate(1, 1)
+
+
+def test_what_has_no_case_says_why() -> None:
+    equal = [lengths("a", 3, 3), lengths("b", 3, 3)]
+    assert length_bias(equal) == Missing(EQUALLY_LONG)
+    assert length_bias([lengths("tie", 3, 2)]) == Missing("no answer was found better than another")
+    assert position_bias(equal) == Missing("who was shown first is not recorded")
+    assert position_bias([vote("tie")]) == Missing("no comparison was decided")
+    assert position_bias([]) == skip_rate([]) == Missing("there are no comparisons")
+    assert tie_rate([]) == Missing("no two answers were compared")
+    assert gold_share([]) == Missing("no records")
 
 
 def test_a_planted_taste_for_length_and_for_the_first_place_is_found() -> None:
@@ -217,8 +232,8 @@ def test_a_planted_taste_for_length_and_for_the_first_place_is_found() -> None:
 
     records = list(biased())
     length, position = length_bias(records), position_bias(records)
-    assert length is not None and length.low < 0.8 * 0.7 + 0.2 * 0.5 < length.high
-    assert position is not None and position.low < 0.2 + 0.8 * 0.5 < position.high
+    assert isinstance(length, Rate) and length.low < 0.8 * 0.7 + 0.2 * 0.5 < length.high
+    assert isinstance(position, Rate) and position.low < 0.2 + 0.8 * 0.5 < position.high
     assert position.low > 0.5
 
 
@@ -243,7 +258,7 @@ def test_durations_are_quantiles_of_what_was_measured() -> None:
 
 def test_statistics_of_nothing_are_empty_and_all_are_json() -> None:
     empty = asdict(statistics_of([]))
-    assert empty["records"] == 0 and empty["ties"] is None and empty["by_kind"] == {}
+    assert empty["records"] == 0 and "reason" in empty["ties"] and empty["by_kind"] == {}
     filled = asdict(statistics_of([vote("a", "x"), vote("b", "y", display_order=[0, 1])]))
     assert json.loads(json.dumps(filled, allow_nan=False)) == filled
     assert filled["conflicts"]["share"] == 1.0
@@ -255,7 +270,7 @@ def test_a_hundred_thousand_votes_on_two_answers_are_counted_at_once() -> None:
         base | {"annotator_id": f"w{place}", "outcome": "ab"[place % 2]} for place in range(100_000)
     ]
     conflicts = conflict_rate(records)
-    assert conflicts is not None and conflicts.share == pytest.approx(0.5, abs=1e-4)
+    assert isinstance(conflicts, Rate) and conflicts.share == pytest.approx(0.5, abs=1e-4)
     assert len(agreement_of(records).annotators) == 20
 
 
@@ -266,7 +281,9 @@ def test_all_three_annotators_of_pandalm_agree_on_88_percent(shared: Path, tmp_p
     unanimous = sum(len(set(votes.values())) == 1 for votes in items) / len(items)
     assert unanimous == pytest.approx(0.88, abs=0.005)
     found = statistics_of(records)
-    assert found.conflicts is not None and found.conflicts.n == 3 * len(items)
+    assert isinstance(found.conflicts, Rate) and found.conflicts.n == 3 * len(items)
     # Where three disagree, mostly one stands alone: two of the three couples are in conflict.
     assert found.conflicts.share == pytest.approx((1 - unanimous) * 2 / 3, abs=0.005)
-    assert found.first_won is None and found.by_source == {"pandalm": 2979}
+    assert found.first_won == Missing(
+        "who was shown first is not recorded"
+    ) and found.by_source == {"pandalm": 2979}

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from align.data.errors import UserError
+from align.data.messages import printable
 from align.data.schemas import TIME
 
 Ints = NDArray[np.int64]
@@ -141,7 +142,7 @@ def _kind_of_each(
         annotator = annotator_N[vote]
         both = names[kind_N[vote]], names[kind_A[annotator]]
         raise UserError(
-            f"annotator {annotators[annotator]} is {both[0]} in one vote and {both[1]} in another: "
-            f"give each annotator one annotator_id and one annotator_kind"
+            f"annotator {printable(annotators[annotator])} is {both[0]} in one vote and {both[1]} "
+            f"in another: give each annotator one annotator_id and one annotator_kind"
         )
     return tuple(names[kind] for kind in kind_A)

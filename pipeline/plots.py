@@ -8,7 +8,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from align.pipeline.results import CalibrationBin, KindAccuracy
+from align.pipeline.results import CalibrationBin, CoveragePoint, KindAccuracy
 from align.pipeline.svg import INK, SERIES, Plot, draw_plot
 
 MAX_POINTS = 240
@@ -159,6 +159,25 @@ def reliability(bins: Sequence[CalibrationBin], ece: float | None) -> Plot:
         f"predicted {part.confidence:.2f}, right {part.accuracy:.2f}, n {part.n}" for part in bins
     )
     return draw_plot(title, f"{title}. {described}. The dotted line is perfect calibration.", draw)
+
+
+def risk_coverage(points: Sequence[CoveragePoint]) -> Plot:
+    """How often the reward model is wrong on the pairs of which it is surest."""
+    half = points[len(points) // 2 - 1]
+    title = (
+        f"On all pairs it is wrong {points[-1].risk:.0%} of the time, on the surest "
+        f"{half.coverage:.0%} of them {half.risk:.0%}"
+    )
+
+    def draw(axes: Axes) -> None:
+        coverage = [point.coverage for point in points]
+        axes.plot(coverage, [point.risk for point in points], "o-", ms=4, color=SERIES[0])
+        axes.set(xlim=(0, 1.04), xlabel="share of pairs, the surest first")
+        axes.set_ylabel("share that was wrong")
+        axes.set_ylim(bottom=0)
+
+    described = "; ".join(f"{point.coverage:.0%}: {point.risk:.1%}" for point in points)
+    return draw_plot(title, f"{title}. {described}.", draw)
 
 
 def _legend_above(axes: Axes) -> None:

@@ -126,6 +126,8 @@ def reward_section(run_dir: Path) -> Section:
         section.plots.append(plots.accuracy_by_kind(evaluation.by_kind))
     if evaluation.calibration:
         section.plots.append(plots.reliability(evaluation.calibration, evaluation.ece))
+    if evaluation.risk_coverage:
+        section.plots.append(plots.risk_coverage(evaluation.risk_coverage))
     return section
 
 

@@ -39,6 +39,15 @@ class CalibrationBin(Result):
     n: int
 
 
+class CoveragePoint(Result):
+    """The pairs of which the reward model was surest."""
+
+    coverage: float
+    """How large a share of all pairs they are."""
+    risk: float
+    """On which share of them it was wrong."""
+
+
 class RewardEvaluation(Result):
     """`rm/evaluation.json`: the reward model on held-out pairs."""
 
@@ -49,6 +58,7 @@ class RewardEvaluation(Result):
     """Expected calibration error, a probability."""
     by_kind: dict[str, KindAccuracy] = {}
     calibration: tuple[CalibrationBin, ...] = ()
+    risk_coverage: tuple[CoveragePoint, ...] = ()
     against_taste: KindAccuracy | None = None
     """Against the taste that simulated annotators tried to follow; None with human feedback."""
 

@@ -1,21 +1,35 @@
 """How well a reward model does on held-out pairs: by feedback kind, with intervals."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from align.data.atomic import write_jsonl
 from align.data.messages import Message
 from align.pipeline.config import RunConfig
-from align.pipeline.groups import Group
+from align.pipeline.groups import Group, Pair
 from align.pipeline.run_directory import RunDirectory, update_summary, write_json
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import text_scores
-from align.reward.reliability import Outcome, calibration, summarise, wilson
+from align.reward.annotators.noise import disagreements
+from align.reward.reliability import Outcome, calibration, risk_coverage, summarise, wilson
 from align.reward.taste import taste
+
+LOOK_AGAIN = (
+    "pair_id",
+    "prompt",
+    "chosen",
+    "rejected",
+    "criterion",
+    "feedback_ids",
+    "annotator_ids",
+)
+"""Columns of a pair that a person needs to judge its label."""
 
 
 def outcomes_of(
@@ -43,7 +57,7 @@ def outcomes_of(
 def write_evaluation(
     directory: RunDirectory, outcomes: list[Outcome], groups: list[Group], config: RunConfig
 ) -> dict[str, Any]:
-    """`rm/evaluation.json` and the run's `rm_accuracy`.
+    """`rm/evaluation.json`, `rm/disagreements.jsonl` and the run's `rm_accuracy`.
 
     Simulated annotators err on purpose, so where they gave the feedback the reward model answers
     to the taste that they tried to follow.
@@ -58,14 +72,27 @@ def write_evaluation(
             kind: asdict(wilson(sum(hits[kind]), len(hits[kind]))) for kind in sorted(hits)
         },
         "calibration": [asdict(part) for part in calibration(outcomes)],
+        "risk_coverage": [asdict(point) for point in risk_coverage(outcomes)],
     }
     accuracy = report["accuracy"]
     if any(source.format == "simulated" for source in config.data.feedback):
         report["against_taste"] = _against_taste(outcomes, groups)
         accuracy = report["against_taste"]["accuracy"]
     write_json(directory.stage("rm") / "evaluation.json", report)
+    write_jsonl(directory.stage("rm") / "disagreements.jsonl", _doubtful(outcomes, pairs))
     update_summary(directory, rm_accuracy=accuracy)
     return report
+
+
+def _doubtful(outcomes: list[Outcome], pairs: list[Pair]) -> Iterator[dict[str, Any]]:
+    """Held-out pairs whose label the model thinks wrong, the worst first: a person may look again.
+
+    A tie has no direction that could be wrong.
+    """
+    predicted = [0.5 if outcome.target_prob == 0.5 else outcome.probability for outcome in outcomes]
+    for place in disagreements(np.array(predicted)).tolist():
+        row = pairs[place].row
+        yield {"predicted": predicted[place]} | {name: row[name] for name in LOOK_AGAIN}
 
 
 def _against_taste(outcomes: list[Outcome], groups: list[Group]) -> dict[str, float]:

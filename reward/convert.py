@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.data.arrays import Flags, text_codes
+from align.data.arrays import Flags, one_array, text_codes
 from align.data.by_prompt import RUN_BYTES, Slice, Slices, by_prompt
 from align.data.errors import DataError, UserError
 from align.data.invariants import Problem, consistent
-from align.data.pair_invariants import pairs_problems
+from align.data.pair_invariants import pairs_problems, provenance_problems
 from align.data.record_batches import record_batch
 from align.data.rejects import Rejects
 from align.data.schemas import FEEDBACK, PREFERENCE, Record
@@ -171,9 +171,18 @@ def _part(tables: Slice, usable: Slice, options: Options, provenance: Provenance
     batches = preference_batches(pool, pairs, provenance)
     table = pa.Table.from_batches(batches, schema=PREFERENCE)
     # Valid records give valid pairs; anything else is our bug.
-    problems = list(pairs_problems(table))
+    problems = [*pairs_problems(table), *provenance_problems(table, *_records_of(tables))]
     assert not problems, problems[:3]
     return Part(table, pa.concat_tables(conflicts), _counts(tables, usable, pool, pairs, table))
+
+
+def _records_of(tables: Slice) -> tuple[pa.Array, pa.Array]:
+    """The ids of all records, and which of them are gold."""
+    ids, gold = (
+        pa.concat_arrays([one_array(table[name]) for table in tables.values()])
+        for name in ("feedback_id", "gold")
+    )
+    return ids, gold
 
 
 def _counts(

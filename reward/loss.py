@@ -23,21 +23,6 @@ def preference_loss(
     )
 
 
-def unbiased_loss(difference_P: Tensor, noise_prob_P: Tensor) -> Tensor:
-    """[(1 - e) l(d) - e l(-d)] / (1 - 2 e) per pair, with l(d) = -log sigmoid(d), d the score gap.
-
-    e is the probability that the pair's label is wrong; the mean over such labels is the loss of
-    the clean ones. Source: Natarajan et al. 2013, "Learning with noisy labels", lemma 1.
-
-    Raises: ValueError where e is not in [0, 1/2): such a label says nothing, or the opposite.
-    """
-    if not bool(((noise_prob_P >= 0) & (noise_prob_P < 0.5)).all()):
-        raise ValueError(f"noise_prob must be at least 0 and below 0.5, found {noise_prob_P}")
-    kept_P = (1 - noise_prob_P) * logsigmoid(difference_P)
-    flipped_P = noise_prob_P * logsigmoid(-difference_P)
-    return (flipped_P - kept_P) / (1 - 2 * noise_prob_P)
-
-
 def centering_loss(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
     """(r_chosen + r_rejected)^2 per pair: fixes the constant that the preference leaves free.
 

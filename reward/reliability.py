@@ -46,6 +46,14 @@ class Bin:
     n: int
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """The surest share of the predictions, and how many of these are wrong."""
+
+    coverage: float
+    risk: float
+
+
 def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """accuracy and margin over the pairs that are no ties; log_loss and ece over all."""
     decided = [outcome for outcome in outcomes if outcome.target_prob != 0.5]
@@ -75,15 +83,35 @@ def calibration(outcomes: Sequence[Outcome]) -> list[Bin]:
     A prediction below 1/2 is the opposite prediction with the opposite target.
     """
     bins: list[list[tuple[float, float]]] = [[] for _ in range(10)]
-    for outcome in outcomes:
-        sure = max(outcome.probability, 1 - outcome.probability)
-        right = outcome.target_prob if outcome.gap >= 0 else 1 - outcome.target_prob
+    for sure, right in map(_sure_and_right, outcomes):
         bins[min(9, int((sure - 0.5) * 20))].append((sure, right))
     return [
         Bin(sum(s for s, _ in part) / len(part), sum(r for _, r in part) / len(part), len(part))
         for part in bins
         if part
     ]
+
+
+def risk_coverage(outcomes: Sequence[Outcome]) -> list[Coverage]:
+    """The share of errors among the surest tenth, fifth and so on up to all predictions.
+
+    It falls towards the surest where a model knows what it does not know: then it may abstain from
+    the rest. Source: El-Yaniv and Wiener 2010, "On the foundations of noise-free selective
+    classification", section 2.
+    """
+    ordered = sorted(map(_sure_and_right, outcomes), key=lambda one: -one[0])
+    points = []
+    for tenth in range(1, 11):
+        kept = ordered[: math.ceil(len(ordered) * tenth / 10)]
+        if kept:
+            points.append(Coverage(tenth / 10, 1 - sum(right for _, right in kept) / len(kept)))
+    return points
+
+
+def _sure_and_right(outcome: Outcome) -> tuple[float, float]:
+    """P(the answer that the model prefers is better), by the model and by people."""
+    sure = max(outcome.probability, 1 - outcome.probability)
+    return sure, outcome.target_prob if outcome.gap >= 0 else 1 - outcome.target_prob
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

@@ -10,9 +10,10 @@ from align.pipeline.plots import (
     over_steps,
     reliability,
     reward_against_kl,
+    risk_coverage,
     stacked_time,
 )
-from align.pipeline.results import CalibrationBin, KindAccuracy
+from align.pipeline.results import CalibrationBin, CoveragePoint, KindAccuracy
 
 
 def curve(label: str, values: list[float]) -> Curve:
@@ -80,3 +81,10 @@ def test_a_path_may_begin_and_end_where_nothing_is_finite() -> None:
     plot = reward_against_kl([1, 2, 3, 4], [nan, 0.5, 1.0, nan], [nan, 0.1, 0.3, 0.4])
     assert plot.title == "Reward rose from 0.1 to 0.4 while KL rose from 0.5 to 1"
     assert "nan" not in plot.svg
+
+
+def test_the_risk_is_said_of_all_pairs_and_of_the_surest_half() -> None:
+    points = [CoveragePoint(coverage=i / 10, risk=i / 40) for i in range(1, 11)]
+    plot = risk_coverage(points)
+    assert plot.title == "On all pairs it is wrong 25% of the time, on the surest 50% of them 12%"
+    assert "100%: 25.0%" in plot.svg

@@ -1,6 +1,8 @@
 """Reliability numbers against their definitions, by hand."""
 
 import math
+import random
+from itertools import pairwise
 
 import pytest
 
@@ -9,6 +11,7 @@ from align.reward.reliability import (
     Outcome,
     calibration,
     expected_calibration_error,
+    risk_coverage,
     summarise,
     wilson,
 )
@@ -80,6 +83,34 @@ def test_calibration_bins_by_hand() -> None:
     assert [part.n for part in bins] == [1, 3, 3]
     assert [part.confidence for part in bins] == pytest.approx([0.5, 0.63, (0.97 + 0.99 + 1) / 3])
     assert [part.accuracy for part in bins] == pytest.approx([1, 2 / 3, (1 + 0.5 + 1) / 3])
+
+
+def test_the_risk_at_each_coverage_by_hand() -> None:
+    """Ten predictions; the surest five are right, of the others three are wrong."""
+    gaps = [5.0, -4.5, 4.0, 3.5, 3.0, 1.0, 0.8, 0.6, 0.4, 0.2]
+    right = [True] * 5 + [False, True, False, False, True]
+    outcomes = [
+        Outcome(gap, 1.0 if (gap > 0) == said else 0.0)
+        for gap, said in zip(gaps, right, strict=True)
+    ]
+    points = risk_coverage(outcomes[::-1])
+    assert [point.coverage for point in points] == pytest.approx([i / 10 for i in range(1, 11)])
+    expected = [0, 0, 0, 0, 0, 1 / 6, 1 / 7, 2 / 8, 3 / 9, 3 / 10]
+    assert [point.risk for point in points] == pytest.approx(expected)
+    assert risk_coverage([]) == []
+
+
+def test_abstaining_from_what_it_does_not_know_lowers_the_risk_only_if_it_knows() -> None:
+    """Planted: one model is as right as it says, the other is as sure of what it gets wrong."""
+    draw = random.Random(5)
+    gaps = [draw.uniform(-4, 4) for _ in range(4000)]
+    knows = [Outcome(gap, float(draw.random() < 1 / (1 + math.exp(-gap)))) for gap in gaps]
+    bluffs = [Outcome(gap, float((gap > 0) == (draw.random() < 0.7))) for gap in gaps]
+    honest, other = risk_coverage(knows), risk_coverage(bluffs)
+    risks = [point.risk for point in honest]
+    assert all(more >= less - 0.015 for less, more in pairwise(risks))
+    assert risks[0] < 0.05 < 0.15 < risks[-1]
+    assert other[0].risk == pytest.approx(other[-1].risk, abs=0.06)
 
 
 def test_the_calibration_error_by_hand() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from align.data.errors import UserError
 from align.data.schemas import ANNOTATOR, Record, write_table
+from align.pipeline.feedback_guidance import print_feedback_log, print_guidelines
 from align.pipeline.feedback_sources import Asked, read
 from align.pipeline.progress import note, section
 from align.pipeline.run_directory import write_json
 from align.pipeline.text_table import UNKNOWN, number, print_table
 from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures, report_on
 from align.reward.annotators.agreement import Statistic
+from align.reward.annotators.pools import BAR
 from align.reward.player_ratings import NEVER_MET, Rating, Ratings, ratings_of
 from align.reward.ratings.outcomes import TieModel
 
@@ -28,8 +30,9 @@ POOL_LABELS = {
 def agreement(
     asked: Asked, out: Path | None, ties: TieModel, next_battles: int, gold_by: Sequence[str]
 ) -> None:
-    """Print the tables; with `out`, write `agreement.json`, `annotators.parquet` and
-    `agreement.html` there too.
+    """Print the tables; with `out`, write `agreement.json`, `annotators.parquet`, `agreement.html`
+    and, where there is something to put into them, `members.parquet` (the pool of super raters),
+    `feedback-log.jsonl` and `relabel.jsonl` there too.
 
     Raises: UserError where no record says which of two answers is better.
     """
@@ -43,6 +46,11 @@ def agreement(
     ratings = ratings_of(records, ties, next_battles)
     _print_pool(report.pool)
     _print_annotators(report.annotators)
+    if gold_by:
+        _print_gold(report)
+        print_feedback_log(records, gold_by, out)
+    if versions := asked.config.feedback.guidelines:
+        print_guidelines(records, versions, out)
     for criterion, found in ratings.items():
         _print_ratings(criterion, found)
     if out is not None:
@@ -50,6 +58,9 @@ def agreement(
 
         write_agreement_page(out / "agreement.html", asked.name, report, ratings, records)
         write_table(out / "annotators.parquet", report.rows, ANNOTATOR)
+        if report.members:
+            write_table(out / "members.parquet", report.members, ANNOTATOR)
+            note(f"{out / 'members.parquet'} is the pool of super raters, for feedback.annotators")
         write_json(out / "agreement.json", _plain(report, ratings))
         note(f"{out / 'agreement.html'}, agreement.json and annotators.parquet")
 
@@ -87,24 +98,41 @@ def _print_pool(pool: PoolFigures) -> None:
 
 def _print_annotators(lines: Sequence[AnnotatorLine]) -> None:
     section("Annotators, the most accurate first")
-    gold = any(line.gold for line in lines)
-    header = (
-        *("annotator", "judged", "agrees with others", "of", "accuracy (Dawid-Skene)"),
-        *(("gold n", "agrees", "at least", "kappa") if gold else ()),
-    )
+    header = ("annotator", "judged", "agrees with others", "of", "accuracy (Dawid-Skene)")
     rows = []
     for line in lines:
         others = (number(line.with_others.value), f"{line.with_others.n:,}")
-        row = (line.marked, f"{line.judgements:,}", *others, number(line.accuracy))
-        rows.append(row + (_gold(line) if gold else ()))
+        rows.append((line.marked, f"{line.judgements:,}", *others, number(line.accuracy)))
     print_table(header, rows)
 
 
-def _gold(line: AnnotatorLine) -> tuple[str, ...]:
-    if line.gold is None:
-        return ("0", UNKNOWN, UNKNOWN, UNKNOWN)
-    share = line.gold
-    return f"{share.n:,}", number(share.accuracy), number(share.low), number(line.kappa.value)
+def _print_gold(report: AnnotatorReport) -> None:
+    section("On gold items, by the lower end of the 95 % interval")
+    marked = {line.annotator_id: line.marked for line in report.annotators}
+    rows = [
+        (
+            marked[one.annotator_id],
+            f"{one.agreement.n:,}",
+            number(one.agreement.accuracy),
+            number(one.low),
+            number(one.kappa.value),
+            ", ".join(
+                _stay(row) for row in report.members if row["annotator_id"] == one.annotator_id
+            )
+            or UNKNOWN,
+        )
+        for one in report.on_gold
+        if one.agreement
+    ]
+    print_table(("annotator", "items", "agrees", "at least", "kappa", "super rater"), rows)
+    note(
+        f"super raters: people from the day their lower end reached {BAR}, until they failed again"
+    )
+
+
+def _stay(row: Record) -> str:
+    until = row["qualified_to"]
+    return f"{row['qualified_from']:%Y-%m-%d} to {f'{until:%Y-%m-%d}' if until else 'now'}"
 
 
 def _print_ratings(criterion: str, found: Ratings) -> None:

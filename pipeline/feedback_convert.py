@@ -19,7 +19,8 @@ from align.reward.pairs_file import conflicts_of, write_pairs
 KIND_COLUMNS = ("kind", "records", "gold", "excluded", "silent", "pairs", "ties", "held out")
 WHY = {
     "gold": "gold records test annotators",
-    "excluded": "excluded records are by annotators who do not count (feedback.annotators)",
+    "excluded": "excluded records are by annotators who do not count (feedback.annotators and "
+    "feedback.eligibility)",
     "silent": "silent records are in no pair: skipped, unsure, two answers of one text, gaps below "
     "a threshold, or nothing to compare with",
 }

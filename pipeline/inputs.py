@@ -57,6 +57,7 @@ def _named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[s
     if "rm" in stages:
         found.append(("rm.model", config.rm.model))
         found.append(("feedback.annotators", config.feedback.annotators))
+        found.append(("feedback.eligibility.profiles", config.feedback.eligibility.profiles))
     if "ppo" in stages:
         found += [("ppo.policy", config.ppo.policy), ("ppo.reward_model", config.ppo.reward_model)]
     return ((key, path) for key, path in found if path is not None)

@@ -61,7 +61,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
-    read = [source, config.feedback.annotators, *(one.path for one in config.data.feedback)]
+    who_counts = config.feedback.annotators, config.feedback.eligibility.profiles
+    read = [source, *who_counts, *(one.path for one in config.data.feedback)]
     data = [*(identity_of(path) for path in read if path), fingerprint_of(train)]
     checkpoints = Checkpoints(directory, "rm", config, data, steps)
     checkpoints.restore(engines)

@@ -23,7 +23,8 @@ from align.reward.annotators.agreement import (
     observed,
     unanimity,
 )
-from align.reward.annotators.screening import Screening, screen
+from align.reward.annotators.pools import super_raters
+from align.reward.annotators.screening import Screening, ranked, screen
 from align.reward.annotators.table import annotator_rows
 from align.reward.annotators.votes import UNKNOWN, Ints, Votes
 from align.reward.config import FeedbackConfig
@@ -84,12 +85,16 @@ class PoolFigures:
 
 @dataclass(frozen=True)
 class AnnotatorReport:
-    """`rows` are those of the annotator table, in the schema ANNOTATOR."""
+    """`rows` and `members` are annotator tables, in the schema ANNOTATOR: one row of everybody, and
+    one of every stay in the pool of super raters."""
 
     pool: PoolFigures
     annotators: list[AnnotatorLine]
+    on_gold: list[Screening]
+    """Who met gold items, the surest first."""
     gold_items: int
     rows: list[Record]
+    members: list[Record]
 
 
 def report_on(
@@ -105,11 +110,14 @@ def report_on(
         _without_own_gold(one) if one.annotator_id in gold_by else one
         for one in screen(votes, gold_I)
     ]
+    stays = [one for one in super_raters(votes, gold_I) if one.annotator_id not in gold_by]
     return AnnotatorReport(
         pool=_pool(_people(votes), fitted),
         annotators=_lines(votes, fitted, screenings),
+        on_gold=ranked([one for one in screenings if one.agreement]),
         gold_items=int((gold_I != UNKNOWN).sum()),
         rows=annotator_rows(screenings, fitted=fitted),
+        members=[row for row in annotator_rows(screenings, stays, fitted) if row["pool"]],
     )
 
 

@@ -1,5 +1,6 @@
 """What the user says about feedback and the reward model. No torch here."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +72,39 @@ class JudgesConfig(Section):
     the options change places."""
 
 
+class EligibilityConfig(Section):
+    """Who may annotate, by what people declare of themselves. Models declare nothing."""
+
+    profiles: Path | None = None
+    """Rows of `annotator_id`, `education`, `region` and `languages` (a list): what somebody did not
+    declare is left out or null. This is personal, and gets into no table."""
+    education: tuple[str, ...] = ()
+    """One of these; if empty, any."""
+    region: tuple[str, ...] = ()
+    """One of these; if empty, any."""
+    languages: tuple[str, ...] = ()
+    """All of these."""
+
+    @model_validator(mode="after")
+    def _asks_what_it_knows(self) -> "EligibilityConfig":
+        asked = self.education or self.region or self.languages
+        if (self.profiles is None) == bool(asked):
+            raise ValueError(
+                "feedback.eligibility: `profiles` and what they must say (`education`, `region` or "
+                "`languages`) are given together"
+            )
+        return self
+
+
+class GuidelineConfig(Section):
+    """One version of the guidelines for annotators, in force until the next one is."""
+
+    version: str = Field(min_length=1)
+    """As records have it in `guideline_version`."""
+    in_force_from: date
+    """The day from whose beginning (UTC) it counts, such as 2026-03-01."""
+
+
 class FeedbackConfig(Section):
     """How raw feedback becomes preference pairs."""
 
@@ -91,6 +125,10 @@ class FeedbackConfig(Section):
     min_gold_agreement: float = Field(default=0, ge=0, le=1)
     """Of `annotators`, only those count whose `wilson_lb` is at least this: the lower end of the
     95 % interval of their agreement on gold items. Without gold items there is none."""
+    eligibility: EligibilityConfig = EligibilityConfig()
+    guidelines: tuple[GuidelineConfig, ...] = ()
+    """All versions so far. With them, `align feedback agreement` finds what nobody has judged by
+    the version now in force."""
     comparisons: ComparisonsConfig = ComparisonsConfig()
     questions: QuestionsConfig = QuestionsConfig()
     rules: RulesConfig = RulesConfig()

@@ -36,12 +36,18 @@ def votes_by_item(records: Iterable[Record]) -> dict[Item, dict[str, int]]:
     """
     votes: dict[Item, dict[str, int]] = defaultdict(dict)
     for record in records:
-        ids = record["completion_ids"]
-        for first, second, better in judged_pairs(record):
-            low, high = sorted((ids[first], ids[second]))
-            item = (record["prompt_id"], record["criterion"], low, high)
-            votes[item][record["annotator_id"]] = better if ids[first] == low else -better
+        for item, better in judged_items(record):
+            votes[item][record["annotator_id"]] = better
     return votes
+
+
+def judged_items(record: Record) -> Iterator[tuple[Item, int]]:
+    """What a record says of the answer with the smaller id of each item: 1, -1 or 0."""
+    ids = record["completion_ids"]
+    for first, second, better in judged_pairs(record):
+        low, high = sorted((ids[first], ids[second]))
+        item = (record["prompt_id"], record["criterion"], low, high)
+        yield item, better if ids[first] == low else -better
 
 
 def _of_comparison(record: Record) -> Iterator[Judged]:

@@ -413,6 +413,64 @@ def test_annotators_are_measured_by_gold_and_models_are_marked(
     assert "judged no record that is" in complaint(feedback, "agreement", path, "--gold-by", "x")
 
 
+def test_super_raters_and_what_to_tell_the_others_come_from_gold(
+    feedback: Align, tmp_path: Path
+) -> None:
+    votes = [
+        vote(
+            f"{who}{i}",
+            "ab"[(i + (who == "liar" and i < 3)) % 2],
+            prompt=f"P{i}",
+            annotator_id=who,
+            gold=True,
+        )
+        | {"created_at": DAY + timedelta(days=i)}
+        for i in range(30)
+        for who in ("boss", "good", "liar")
+    ]
+    later = [
+        vote(f"n{i}", "a", prompt=f"Q{i}", annotator_id="good")
+        | {"created_at": DAY + timedelta(days=i)}
+        for i in (20, 21, 25)
+    ]
+    path, out = file_of(tmp_path, [*votes, *later]), tmp_path / "out"
+    printed = words(feedback("agreement", path, "--gold-by", "boss", "--out", str(out)))
+    assert "good 30 1.000 0.886 1.000 2026-03-22 to now" in printed
+    assert "liar 30 0.900 0.744 0.800 -" in printed
+    assert "3 judgements of gold items to go through with annotators" in printed
+    log = [json.loads(line) for line in (out / "feedback-log.jsonl").read_text().splitlines()]
+    assert [row["feedback_id"] for row in log] == ["liar0", "liar1", "liar2"]
+    assert log[0]["said"] != log[0]["gold_says"] and set(log[0]["completions"]) == {
+        log[0]["said"],
+        log[0]["gold_says"],
+    }
+    made = pairs_by(tmp_path, path, annotators=out / "members.parquet")
+    assert sorted(one for row in made for one in row["feedback_ids"]) == ["n21", "n25"]
+
+
+def test_what_an_older_guideline_judged_is_counted_and_queued(
+    feedback: Align, tmp_path: Path
+) -> None:
+    votes = [
+        vote(f"f{i}", "a", prompt=f"P{i % 3}", annotator_id=f"w{i // 3}")
+        | {"guideline_version": version}
+        for i, version in enumerate(["1", "1", "1", "2", "9"])
+    ]
+    config = tmp_path / "mine.yaml"
+    versions = [("1", "2025-01-01"), ("2", "2025-06-01"), ("3", "2999-01-01")]
+    lines = [f'    - {{version: "{name}", in_force_from: {since}}}' for name, since in versions]
+    config.write_text("name: mine\nfeedback:\n  guidelines:\n" + "\n".join(lines) + "\n")
+    path, out = file_of(tmp_path, votes), tmp_path / "out"
+    printed = words(feedback("agreement", path, "--config", str(config), "--out", str(out)))
+    # Version 1 was replaced when these were made, in 2026; 3 is not yet in force.
+    assert "1 2025-01-01 3 3 3 2 2025-06-01 1 0 0 3 2999-01-01 0 0 0" in printed
+    assert "1 records follow no version of feedback.guidelines; the first is f4" in printed
+    assert "2 items that nobody judged by the version in force" in printed
+    queue = [json.loads(line) for line in (out / "relabel.jsonl").read_text().splitlines()]
+    assert sorted(one for row in queue for one in row["superseded"]) == ["f1", "f2", "f4"]
+    assert {row["prompt"][0]["content"] for row in queue} == {"P1", "P2"}
+
+
 # --- options that the stage and the command share
 
 
@@ -457,7 +515,7 @@ def test_convert_says_who_is_excluded(feedback: Align, tmp_path: Path) -> None:
         *("--set", f"feedback.annotators={table}"),
     )
     assert "comparison 30 0 20 0 10" in words(printed)
-    assert "by annotators who do not count (feedback.annotators)" in printed
+    assert "by annotators who do not count (feedback.annotators and" in printed
 
 
 def test_a_missing_table_of_annotators_is_told_before_a_run(tmp_path: Path) -> None:

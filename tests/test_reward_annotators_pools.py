@@ -3,21 +3,22 @@
 import random
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from align.data.schemas import TIME
-from align.reward.annotators.agreement import Statistic
 from align.reward.annotators.pools import (
+    SUPER_RATERS,
     DropTest,
     Membership,
-    admit,
     by_members,
     drop_test,
     requalified,
+    stays,
+    super_raters,
 )
-from align.reward.annotators.screening import Screening
-from align.reward.reliability import wilson
+from align.reward.annotators.votes import LARGER, SMALLER, TIE, UNKNOWN, times_of, votes_of
 
 
 def day(number: int) -> datetime:
@@ -81,16 +82,39 @@ def test_an_empty_pool_and_no_records_are_defined() -> None:
     assert by_members(POOL, "super", [], []).tolist() == []
 
 
-def test_people_over_the_bar_are_admitted_from_now_on() -> None:
-    known = Statistic(0.5, 100)
-    found = [
-        Screening("ann", "human", wilson(98, 100), known),
-        Screening("bob", "human", wilson(86, 100), known),  # over .85, but not surely
-        Screening("bot", "model", wilson(100, 100), known),
-    ]
-    assert admit(found, "super", day(3)) == [Membership("ann", "super", day(3))]
-    early = by_members(admit(found, "super", day(3)), "super", ["ann", "ann"], [day(2), day(3)])
-    assert early.tolist() == [False, True]
+def answers(*agreed: float, first: int = 0) -> list[tuple[datetime, float]]:
+    return [(day(first + place), share) for place, share in enumerate(agreed)]
+
+
+def test_three_right_answers_are_no_membership_and_22_are_one_from_the_last_on() -> None:
+    assert stays("ann", answers(1, 1, 1)) == []
+    assert stays("ann", answers(*[1] * 21)) == []
+    assert stays("ann", answers(*[1] * 22)[::-1]) == [Membership("ann", SUPER_RATERS, day(21))]
+
+
+def test_who_fails_leaves_and_comes_back_by_later_answers_alone() -> None:
+    gold = answers(*[1] * 22, *[0] * 5, *[1] * 21)
+    assert stays("ann", gold) == [Membership("ann", SUPER_RATERS, day(21), day(26))]
+    again = stays("ann", [*gold, (day(48), 1.0)])
+    assert again[1:] == [Membership("ann", SUPER_RATERS, day(48))]
+    counts = by_members(again, SUPER_RATERS, ["ann"] * 4, [day(20), day(21), day(30), day(50)])
+    assert counts.tolist() == [False, True, False, True]
+
+
+def test_the_pool_is_of_people_who_met_gold() -> None:
+    items = [f"{place:02}" for place in range(30)]
+    who = {"ann": LARGER, "bot": LARGER, "cal": SMALLER, "tie": TIE}
+    votes = votes_of(
+        items * 4,
+        [name for name in who for _ in items],
+        ["model" if name == "bot" else "human" for name in who for _ in items],
+        [label for label in who.values() for _ in items],
+        times=times_of([day(place) for place in range(30)] * 4),
+    )
+    gold_I = np.full(30, LARGER)
+    assert super_raters(votes, gold_I) == [Membership("ann", SUPER_RATERS, day(21))]
+    gold_I[:9] = UNKNOWN
+    assert super_raters(votes, gold_I) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from align.data.validate import validate_annotator
 from align.reward.annotators.agreement import NO_PAIRS, Statistic
 from align.reward.annotators.dawid_skene import fit
 from align.reward.annotators.pools import Membership
-from align.reward.annotators.screening import Screening, best, passing, ranked, screen
+from align.reward.annotators.screening import Screening, ranked, screen
 from align.reward.annotators.table import annotator_rows
 from align.reward.annotators.votes import LARGER, SMALLER, TIE, UNKNOWN, Votes, votes_of
 
@@ -89,16 +89,7 @@ def test_who_met_no_gold_is_unknown_and_last() -> None:
     found = screen(votes, votes.known({"q": SMALLER}))
     new = found[votes.annotators.index("new")]
     assert new.agreement is None and new.kappa == Statistic(None, 0, NO_PAIRS) and new.low == 0
-    assert new not in best(found, 3) and new not in passing(found, 0.0)
-    assert len(ranked(found)) == 3
-
-
-def test_choosing_takes_the_best_or_those_over_the_bar() -> None:
-    found = list(screened({"a": (95, 100), "b": (80, 100), "c": (3, 3), "d": (40, 100)}).values())
-    assert [one.annotator_id for one in best(found, 2)] == ["a", "b"]
-    assert [one.annotator_id for one in passing(found, 0.7)] == ["a", "b"]
-    assert [one.annotator_id for one in passing(found, 0.85)] == ["a"]
-    assert passing(found, 0.99) == [] and best(found, 0) == []
+    assert ranked(found)[-1] is new or ranked(found)[-1].low == 0
 
 
 def test_people_of_one_bound_are_in_the_order_of_their_names() -> None:
@@ -112,8 +103,6 @@ def test_a_model_is_measured_like_a_person_and_never_counted_as_one() -> None:
     assert found["bot"].agreement == as_person["bot"].agreement
     both = list(found.values())
     assert [one.annotator_id for one in ranked(both)] == ["bot", "ann"]
-    assert [one.annotator_id for one in best(both, 2)] == ["ann"]
-    assert [one.annotator_id for one in passing(both, 0.5)] == ["ann"]
     rows = annotator_rows(both)
     assert [row["annotator_id"] for row in rows if row["kind"] == "human"] == ["ann"]
     assert {row["annotator_id"]: row["gold_n"] for row in rows} == {"ann": 100, "bot": 100}

@@ -8,6 +8,7 @@ detailed guidelines under live revision.
 Shapes: N records.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +17,11 @@ import numpy as np
 
 from align.data.errors import UserError
 from align.data.messages import shown
+from align.data.schemas import Record
 from align.reward.annotators.votes import Flags, Ints, times_of
 
 REJECTED = -1
+TASK = ("kind", "criterion", "prompt_id", "prompt", "completion_ids", "completions")
 
 Refused = tuple[int, str, str]
 """Row, field and reason."""
@@ -99,3 +102,22 @@ def relabel_queue(item_ids: Sequence[str], review: Review) -> list[str]:
             behind[item] = min(versions, behind.get(item, versions))
     waiting = [item for item, versions in behind.items() if versions > 0]
     return sorted(waiting, key=lambda item: (-behind[item], item))
+
+
+def item_of(record: Record) -> str:
+    """Names what a record judges: the prompt, the answers and the criterion, whoever judged it."""
+    answers = sorted(record["completion_ids"])
+    return json.dumps([record["prompt_id"], record["criterion"], record["kind"], answers])
+
+
+def tasks(records: Sequence[Record], review: Review) -> list[Record]:
+    """The re-label queue as tasks for annotators, with the records that they are to replace."""
+    by_item: dict[str, list[Record]] = {}
+    for record in records:
+        by_item.setdefault(item_of(record), []).append(record)
+    queue = relabel_queue([item_of(record) for record in records], review)
+    return [
+        {name: by_item[item][0][name] for name in TASK}
+        | {"superseded": [one["feedback_id"] for one in by_item[item]]}
+        for item in queue
+    ]

@@ -12,12 +12,31 @@ Shapes: N records.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import accumulate
 
 import numpy as np
 
-from align.reward.annotators.screening import Screening, passing
-from align.reward.annotators.votes import Flags, Times, numbered, times_of
+from align.reward.annotators.agreement import credit_matrix
+from align.reward.annotators.votes import (
+    TIE,
+    UNKNOWN,
+    Flags,
+    Ints,
+    Times,
+    Votes,
+    numbered,
+    times_of,
+)
+from align.reward.reliability import wilson
+
+SUPER_RATERS = "super raters"
+BAR = 0.85
+"""What the lower end of the 95 % interval of agreement with gold must reach. GopherCite asks it of
+the agreement itself, which three right answers can reach by luck."""
+
+Answer = tuple[datetime, float]
+"""When somebody judged a gold item, and how far they agreed: 1, 0, or 1/2 for a tie and a side."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +74,37 @@ class Verdict:
     evidence: float  # log P(answers | bad) / P(answers | good) of the last round, in nats
 
 
-def admit(
-    screenings: Sequence[Screening], pool: str, at: datetime, bar: float = 0.85
-) -> list[Membership]:
-    """People whose lower bound on gold reaches the bar become members from now on."""
-    return [Membership(one.annotator_id, pool, at) for one in passing(screenings, bar)]
+def super_raters(votes: Votes, gold_I: Ints) -> list[Membership]:
+    """All stays in the pool of the people among the annotators, by name and then by time."""
+    assert votes.time_N is not None
+    gold_N = gold_I[votes.item_N]
+    agreed_N = credit_matrix(votes.label_count, TIE)[gold_N, votes.label_N]
+    found = []
+    for annotator, (name, kind) in enumerate(zip(votes.annotators, votes.kinds, strict=True)):
+        mine = np.flatnonzero((votes.annotator_N == annotator) & (gold_N != UNKNOWN))
+        if kind == "human" and len(mine):
+            times = [time.replace(tzinfo=UTC) for time in votes.time_N[mine].tolist()]
+            found += stays(name, list(zip(times, agreed_N[mine].tolist(), strict=True)))
+    return found
+
+
+def stays(annotator_id: str, gold: Sequence[Answer], pool: str = SUPER_RATERS) -> list[Membership]:
+    """In from the gold answer at which the lower bound reaches `BAR`, out at the one that fails the
+    drop test; who is out begins anew, and qualifies by later answers alone."""
+    answers = sorted(gold)
+    found = []
+    while (place := _qualifying(answers)) is not None:
+        stay = requalified(Membership(annotator_id, pool, answers[place][0]), answers[place + 1 :])
+        found.append(stay)
+        left = stay.qualified_to
+        answers = [] if left is None else [one for one in answers if one[0] > left]
+    return found
+
+
+def _qualifying(answers: Sequence[Answer]) -> int | None:
+    """The first answer after which the lower bound of all so far reaches the bar."""
+    agreed = accumulate(share for _, share in answers)
+    return next((n for n, sum_ in enumerate(agreed) if wilson(sum_, n + 1).low >= BAR), None)
 
 
 def drop_test(agreed: Iterable[float], test: DropTest | None = None) -> Verdict:
@@ -85,7 +130,7 @@ def drop_test(agreed: Iterable[float], test: DropTest | None = None) -> Verdict:
 
 
 def requalified(
-    membership: Membership, gold: Iterable[tuple[datetime, float]], test: DropTest | None = None
+    membership: Membership, gold: Iterable[Answer], test: DropTest | None = None
 ) -> Membership:
     """The membership, ended at the gold answer that failed the test, if one did.
 

@@ -4,7 +4,7 @@ Researchers label gold items, annotators meet them among the others, and who agr
 go on. Source: Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155), appendix B.1. Ranking by the
 lower end of Wilson's interval instead of the share makes 190 of 200 outrank 3 of 3.
 
-Models are measured like people and stand in the same table, but are never chosen as people.
+Models are measured like people and stand in the same table.
 """
 
 from collections.abc import Sequence
@@ -62,17 +62,3 @@ def _share(agreed: float, table_LL: Ints) -> Share | None:
 def ranked(screenings: Sequence[Screening]) -> list[Screening]:
     """Best first, by the lower bound; then by name."""
     return sorted(screenings, key=lambda one: (-one.low, one.annotator_id))
-
-
-def best(screenings: Sequence[Screening], count: int) -> list[Screening]:
-    """The `count` people with the highest lower bounds, best first."""
-    return ranked(_people(screenings))[:count]
-
-
-def passing(screenings: Sequence[Screening], bar: float) -> list[Screening]:
-    """The people whose lower bound reaches the bar, best first."""
-    return [one for one in ranked(_people(screenings)) if one.low >= bar]
-
-
-def _people(screenings: Sequence[Screening]) -> list[Screening]:
-    return [one for one in screenings if one.kind == "human" and one.agreement]

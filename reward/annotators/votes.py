@@ -41,6 +41,7 @@ class Votes:
     annotators: tuple[str, ...]
     kinds: tuple[str, ...]  # of the annotators: human, model or programmatic
     label_count: int
+    time_N: Times | None = None  # of each vote, in UTC; None where nobody asks
 
     def __post_init__(self) -> None:
         place_N = self.item_N * len(self.annotators) + self.annotator_N
@@ -79,6 +80,7 @@ class Votes:
             annotator_N=self.annotator_N[kept_N],
             label_N=self.label_N[kept_N],
             weight_N=None if self.weight_N is None else self.weight_N[kept_N],
+            time_N=None if self.time_N is None else self.time_N[kept_N],
         )
 
 
@@ -89,6 +91,7 @@ def votes_of(
     labels: Sequence[int] | Ints,
     weights: Sequence[float] | Floats | None = None,
     label_count: int = 3,
+    times: Times | None = None,
 ) -> Votes:
     """Votes from columns of length N, in the order in which people voted; Arrow arrays do as well.
 
@@ -112,6 +115,7 @@ def votes_of(
         annotators,
         _kind_of_each(annotators, annotator_N, kinds),
         label_count,
+        None if times is None else times[last_N],
     )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from align.data.arrays import Ints, one_array
 from align.data.by_prompt import Slice
-from align.reward.annotators.votes import LARGER, SMALLER, TIE, Votes, votes_of
+from align.reward.annotators.votes import LARGER, SMALLER, TIE, Times, Votes, times_of, votes_of
 from align.reward.config import ComparisonsConfig, RulesConfig
 from align.reward.feedback.kinds import Options, judged
 from align.reward.feedback.pair_ids import pair_ids
@@ -28,6 +28,7 @@ class Said:
     annotator_ids: pa.Array
     annotator_kinds: pa.Array
     label_N: Ints
+    time_N: Times
 
 
 def votes_on_pairs(slices: Iterable[Slice], options: Options) -> Votes:
@@ -46,7 +47,8 @@ def votes_on_pairs(slices: Iterable[Slice], options: Options) -> Votes:
         )
     )
     labels = np.concatenate([np.empty(0, np.int64), *(part.label_N for part in parts)])
-    return votes_of(pairs, annotators, kinds, labels)
+    times = np.concatenate([times_of([]), *(part.time_N for part in parts)])
+    return votes_of(pairs, annotators, kinds, labels, times=times)
 
 
 def _said(tables: Slice, options: Options) -> Said:
@@ -57,7 +59,7 @@ def _said(tables: Slice, options: Options) -> Said:
     kinds = [one_array(tables[kind]["annotator_kind"]) for kind in sorted(tables)]
     said = pool.opinions
     record_O = pool.record_A[said.first_O]
-    time_R = one_array(pool.table["created_at"]).cast(pa.int64()).to_numpy()
+    time_R = one_array(pool.table["created_at"]).to_numpy(zero_copy_only=False)
     order = np.lexsort((pool.feedback_R[record_O], time_R[record_O]))
     order = order[pool.text_A[said.first_O[order]] != pool.text_A[said.second_O[order]]]
     record_N = pa.array(record_O[order])
@@ -66,6 +68,7 @@ def _said(tables: Slice, options: Options) -> Said:
         one_array(pool.table["annotator_id"]).take(record_N),
         pa.concat_arrays(kinds).take(record_N),
         _labels(pool, order),
+        time_R[record_O[order]],
     )
 
 

@@ -14,6 +14,7 @@ from align.data.arrays import Flags, Ints, joint_codes, name_codes, numbers, one
 from align.data.criteria import RULE, is_criterion
 from align.data.messages import ROLES
 from align.data.presence import incomplete, rows_with
+from align.data.questionnaires import QUESTIONNAIRES
 from align.data.record_batches import plain
 from align.data.schemas import (
     CHOICES,
@@ -112,10 +113,11 @@ def _comparison(table: pa.Table) -> Iterator[Flags]:
 
 
 def _question(table: pa.Table) -> Iterator[Flags]:
-    """Those of several answers in blocks are left to `validate`, unless none was asked."""
+    """Ready questionnaires, and answers in blocks that do not fit, are left to `validate`."""
     count_R, overall_R = _lengths(table, "completions"), numbers(table["overall"])
     start_R1, given = ragged(table["answers"])
     asked_R = np.diff(start_R1)
+    yield _flags(pc.is_in(table["questionnaire_version"], pa.array(QUESTIONNAIRES)))
     yield ~np.isnan(overall_R) & (count_R != 2)
     yield _outside(table, "overall", -2, 2)
     yield (asked_R == 0) & np.isnan(overall_R)

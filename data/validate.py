@@ -15,6 +15,7 @@ from align.data.criteria import CRITERIA, is_criterion
 from align.data.errors import DataError
 from align.data.files import read_rows
 from align.data.messages import completion_problem, prompt_problem, shown
+from align.data.questionnaires import questionnaire_problems
 from align.data.schemas import (
     ANNOTATOR,
     CHOICES,
@@ -156,6 +157,10 @@ def _question_problems(record: Record) -> Problems:
         yield "answers", f"must be the same questions for each of {count} completions"
     elif len(set(asked)) != size:
         yield "answers", "asks a question twice about one completion"
+    for start in range(0, len(answers), max(size, 1)):
+        block = answers[start : start + size]
+        for name, problem in questionnaire_problems(record["questionnaire_version"], block):
+            yield f"answers.{name}", problem
     for place, answer in enumerate(answers):
         value = answer["value"]
         yield from _choice_problems(f"answers[{place}].criterion", answer["criterion"])

@@ -46,6 +46,7 @@ def _print(statistics: FeedbackStatistics) -> None:
             ("longer answer won", rate(statistics.longer_won)),
             ("shown first won", rate(statistics.first_won)),
             ("gold", rate(statistics.gold)),
+            *((f"answers found {name}", rate(one)) for name, one in statistics.failures.items()),
         ],
     )
 

@@ -59,6 +59,8 @@ def _headlines(statistics: FeedbackStatistics) -> list[Headline]:
         _rate("Skipped", statistics.skips, "of {n:,} comparisons"),
         _rate("Gold", statistics.gold, "of {n:,} records test annotators"),
     ]
+    for name, one in statistics.failures.items():
+        headlines.append(_rate(name.capitalize(), one, "of {n:,} answers asked about"))
     if (seconds := statistics.duration_s) is not None:
         hint = f"per judgement; 80 % took {seconds.low:.3g} to {seconds.high:.3g} s"
         headlines.append(Headline("Median time", f"{seconds.median:.3g} s", hint))

@@ -12,6 +12,7 @@ from math import comb
 
 import numpy as np
 
+from align.data.questionnaires import QUESTIONNAIRES
 from align.data.schemas import Record
 from align.reward.judged_pairs import judged_pairs, votes_by_item
 from align.reward.reliability import wilson
@@ -83,6 +84,7 @@ class FeedbackStatistics:
     longer_won: Measured
     first_won: Measured
     gold: Measured
+    failures: dict[str, Rate]
     duration_s: Durations | None
     agreement: Agreement
 
@@ -103,6 +105,7 @@ def statistics_of(records: Sequence[Record]) -> FeedbackStatistics:
         longer_won=length_bias(records),
         first_won=position_bias(records),
         gold=gold_share(records),
+        failures=failure_rates(records),
         duration_s=durations(records),
         agreement=agreement_of(records),
     )
@@ -165,6 +168,22 @@ def position_bias(records: Iterable[Record]) -> Measured:
     ]
     undecided = "no comparison was decided" if compared else NO_COMPARISONS
     return _rate(first_won, "who was shown first is not recorded" if decided else undecided)
+
+
+def failure_rates(records: Iterable[Record]) -> dict[str, Rate]:
+    """How often answers failed in each way that a ready questionnaire asked about; the others are
+    not there."""
+    failed: dict[str, list[bool]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "question":
+            questions = QUESTIONNAIRES.get(record["questionnaire_version"], ())
+            failures = {question.id: question.failure for question in questions}
+            for answer in record["answers"]:
+                failure = failures.get(answer["question_id"])
+                if failure is not None and answer["value"] is not None:
+                    failed[failure.value].append(answer["value"] < 0.5)
+    shares = {name: wilson(sum(hits), len(hits)) for name, hits in sorted(failed.items())}
+    return {name: Rate(x.n, x.accuracy, x.low, x.high) for name, x in shares.items()}
 
 
 def durations(records: Iterable[Record]) -> Durations | None:

@@ -14,6 +14,7 @@ from align.data.config import FeedbackSource
 from align.data.feedback import read_feedback
 from align.data.importers.header import header
 from align.data.messages import assistant, user
+from align.data.questionnaires import QUESTIONNAIRES
 from align.data.schemas import FEEDBACK, Record, completed
 from align.data.validate import validate_record
 from align.reward.feedback_statistics import (
@@ -26,6 +27,7 @@ from align.reward.feedback_statistics import (
     conflict_rate,
     counts_by,
     durations,
+    failure_rates,
     gold_share,
     length_bias,
     position_bias,
@@ -247,6 +249,27 @@ def test_the_place_on_the_screen_counts_where_it_is_known() -> None:
         ranking(1, 2, texts="AB") | {"display_order": [0, 1]},
     ]
     assert position_bias(records) == rate(2, 3)
+
+
+def test_failures_are_counted_where_a_ready_questionnaire_asked_about_them() -> None:
+    asked = QUESTIONNAIRES["harmless-1"]
+    chosen = [("yes", "no"), ("no", "yes"), ("not applicable", "no"), ("no", "no")]
+    records = [
+        record(
+            "question",
+            {
+                "answers": [
+                    question.given({"complies": complies, "biased": biased}.get(question.id, "no"))
+                    for question in asked
+                ],
+                "questionnaire_version": "harmless-1",
+            },
+            "A",
+        )
+        for complies, biased in chosen
+    ]
+    assert failure_rates(records) == {"harmful": rate(1, 3), "biased": rate(1, 4)}
+    assert failure_rates([one | {"questionnaire_version": "mine"} for one in records]) == {}
 
 
 def test_durations_are_quantiles_of_what_was_measured() -> None:

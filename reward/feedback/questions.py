@@ -3,9 +3,10 @@
 A criterion's score is the sum of weight * value over the sum of weights, of its questions that were
 answered: N/A leaves the denominator. The score of an answer is the mean over criteria, weighted by
 W_c; or FAILED if a gate was failed. Values are 0 to 1, where 1 is good: whoever records an answer
-to a negative question turns its value around (`reward/criteria.py`). WebGPT (Nakano et al. 2021,
-arXiv:2112.09332, section 3.2) collected such answers and trained on the overall judgement alone:
-mode `overall`. Legend: R records, A answers, G given answers to questions, C criteria scored.
+to a negative question turns its value around (`data/questionnaires.py`). WebGPT (Nakano et al.
+2021, arXiv:2112.09332, section 3.2) collected such answers and trained on the overall judgement
+alone: mode `overall`.
+Legend: R records, A answers, G given answers to questions, C criteria scored.
 """
 
 from collections.abc import Mapping

@@ -146,6 +146,8 @@ def _print_ratings(criterion: str, found: Ratings) -> None:
     drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
     average = "the average of each group" if len(found.groups) > 1 else "the average"
     note(f"ties: {found.ties}; 1000 is {average}; intervals by bootstrap over {drawn}")
+    if found.even_tie is not None:
+        note(f"two equal players tie in {found.even_tie:.0%} of their battles")
     if found.position_effect is not None:
         note(f"being shown first is worth {round(found.position_effect):+d} Elo points")
     if found.note:

@@ -25,7 +25,7 @@ from align.reward.ratings import bradley_terry
 from align.reward.ratings.battles import Battles, Floats, Ints, count_battles
 from align.reward.ratings.bootstrap import bootstrap
 from align.reward.ratings.elo import ELO_PER_NAT, online_elo, to_elo
-from align.reward.ratings.outcomes import TieModel
+from align.reward.ratings.outcomes import TieModel, outcome_probabilities
 from align.reward.ratings.scheduling import most_informative
 from align.reward.ratings.uncertainty import standard_errors
 
@@ -64,6 +64,8 @@ class Ratings:
     """Whether the bootstrap drew annotators; else it drew votes."""
     ties: TieModel
     tie_parameter: float | None
+    even_tie: float | None
+    """How likely two equal players tie, where ties have a parameter."""
     position_effect: float | None
     """What being shown first is worth, in Elo points; None where the order is not recorded."""
     note: str | None
@@ -127,10 +129,18 @@ def _rated(records: list[Record], ties: TieModel, next_battles: int) -> Ratings:
         by_annotator=by_annotator,
         ties=ties,
         tie_parameter=fit.tie_parameter,
+        even_tie=_even_tie(fit, ties),
         position_effect=fit.gamma * ELO_PER_NAT if positioned else None,
         note=fit.note,
         next_battles=[(players[i], players[j]) for i, j in zip(i_Q, j_Q, strict=True)],
     )
+
+
+def _even_tie(fit: bradley_terry.Fit, ties: TieModel) -> float | None:
+    if fit.tie_parameter is None:
+        return None
+    _, tie, _ = outcome_probabilities(ties, np.zeros(1), fit.tie_parameter)
+    return float(tie.item())
 
 
 def _shown_first(record: Record) -> int:

@@ -174,6 +174,16 @@ def test_online_elo_goes_by_the_time_of_the_battles() -> None:
     assert online["p"] == pytest.approx(982.67, abs=0.01)
 
 
+def test_how_often_equal_players_tie_is_said_where_ties_have_a_parameter() -> None:
+    """Of 40 battles of two players who win as often, 16 are ties."""
+    outcomes = ["tie"] * 16 + ["a", "b"] * 12
+    votes = [vote(f"f{i}", one, "x", player_a="p", player_b="q") for i, one in enumerate(outcomes)]
+    for ties in ("davidson", "rao_kupper"):
+        (found,) = ratings_of(votes, ties).values()
+        assert found.even_tie == pytest.approx(0.4, abs=0.01)
+    assert rated(*outcomes).even_tie is None
+
+
 def test_ratings_are_by_criterion_and_of_battles_between_named_players_only() -> None:
     votes = [
         vote("f", "a", "x", player_a="p", player_b="q"),

@@ -7,9 +7,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import choix
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from align.data.errors import DataError, UserError
 from align.data.importers.header import header
@@ -23,6 +25,7 @@ from align.reward.feedback.learned import logistic_regression
 from align.reward.feedback.pair_ids import pair_ids
 from align.reward.feedback.rules import verdicts
 from align.reward.feedback.strengths import strengths
+from align.reward.loss import preference_loss
 from align.reward.pairs_file import write_pairs
 
 
@@ -74,6 +77,48 @@ def test_best_of_two_is_the_softmax_that_ziegler_trains() -> None:
         == pytest.approx(top1)
         == pytest.approx(0.474077, abs=1e-6)
     )
+
+
+def fitted_scores(rows: list[Preference]) -> dict[str, float]:
+    """The scores at which the loss that training has on these pairs is the least; they sum to 0."""
+    names = sorted({row[side] for row in rows for side in ("chosen_id", "rejected_id")})
+    chosen, rejected = (
+        torch.tensor([names.index(row[side]) for row in rows])
+        for side in ("chosen_id", "rejected_id")
+    )
+    target, margin, weight = (
+        torch.tensor([row[column] for row in rows], dtype=torch.float64)
+        for column in ("target_prob", "margin", "weight")
+    )
+    scores = torch.zeros(len(names), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [scores], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        losses = preference_loss(scores[chosen], scores[rejected], target, margin)
+        loss = (weight * losses).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    values = (scores - scores.mean()).tolist()
+    return dict(zip(names, values, strict=True))
+
+
+def test_scores_learnt_from_best_of_pairs_are_those_of_choix() -> None:
+    """Four answers, of which 600 people pick the best by a softmax of planted scores."""
+    generator = np.random.default_rng(4)
+    planted_scores = np.array([1.1, 0.3, -0.4, -1.0])
+    chance = np.exp(planted_scores) / np.exp(planted_scores).sum()
+    best = generator.choice(4, 600, p=chance).tolist()
+    records = [best_of(f"f{i}", "abcd", pick, annotator_id=f"w{i}") for i, pick in enumerate(best)]
+    found = list(fitted_scores(list(pairs(records).values())).values())
+    data = [(pick, [other for other in range(4) if other != pick]) for pick in best]
+    expected = choix.ilsr_top1(4, data, tol=1e-12)
+    np.testing.assert_allclose(found, expected - expected.mean(), atol=1e-5)
+    np.testing.assert_allclose(found, planted_scores, atol=0.2)
 
 
 def test_two_people_with_different_favourites_are_one_even_pair() -> None:

@@ -30,6 +30,12 @@ def ragged(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     return start_N1 - start_N1[0], lists.flatten()
 
 
+def flags_of(values: pa.Array) -> Flags:
+    """A column of true and false without nulls."""
+    flags: Flags = values.to_numpy(zero_copy_only=False)
+    return flags
+
+
 def texts_of(completions: pa.ChunkedArray) -> pa.Array:
     """The text of every answer: each is one assistant turn."""
     _, answers = ragged(completions)
@@ -65,6 +71,14 @@ def runs(*keys: Ints, then: NDArray[Any] | None = None) -> tuple[Ints, Ints]:
     first = np.ones(min(len(order), 1), dtype=bool)
     start = np.flatnonzero(np.concatenate([first, changes]))
     return order, np.append(start, len(order))
+
+
+def first_of(group_N: Ints) -> Ints:
+    """The first row of each row's group."""
+    order, start = runs(group_N)
+    first = np.empty(len(order), dtype=np.int64)
+    first[order] = np.repeat(order[start[:-1]], np.diff(start))
+    return first
 
 
 def combinations(start_N1: Ints) -> tuple[Ints, Ints]:
@@ -110,6 +124,7 @@ def numbers(column: pa.ChunkedArray) -> Floats:
 
 
 def text_codes(texts: pa.Array) -> Ints:
-    """A number for each different text, in no order."""
-    codes: Ints = one_array(pc.dictionary_encode(texts)).indices.to_numpy().astype(np.int64)
+    """A number for each different text (or other value, or null), in no order."""
+    encoded = one_array(pc.dictionary_encode(texts, null_encoding="encode"))
+    codes: Ints = encoded.indices.to_numpy().astype(np.int64)
     return codes

@@ -9,6 +9,9 @@ from typing import Any, TypedDict
 ROLES = ("system", "user", "assistant", "tool")
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
+# Unicode's spaces, control characters and invisible marks, such as those that set a direction.
+INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
+VISIBLE = r"[^\p{Z}\p{Cc}\p{Cf}]"  # finds in Arrow what is none of them
 
 Message = dict[str, str]  # {"role": one of ROLES, "content": text}
 
@@ -53,6 +56,11 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see in a text."""
+    return all(unicodedata.category(letter) in INVISIBLE for letter in text)
+
+
 def user(text: str) -> list[Message]:
     """A prompt of one user turn."""
     return [{"role": "user", "content": text}]
@@ -84,7 +92,7 @@ def prompt_problem(messages: Any) -> str | None:
     problem = messages_problem(messages)
     if problem is None and messages[-1]["role"] not in ("user", "tool"):
         problem = f"the last turn of a prompt is user's or tool's, not {messages[-1]['role']}'s"
-    if problem is None and not messages[-1]["content"].strip():
+    if problem is None and is_blank(messages[-1]["content"]):
         problem = "the last turn of the prompt is empty"
     return problem
 

@@ -14,17 +14,18 @@ import pyarrow.compute as pc
 from align.data.arrays import (
     Flags,
     Ints,
+    first_of,
+    flags_of,
     joint_codes,
     name_codes,
     numbers,
     one_array,
     ragged,
-    runs,
     text_codes,
 )
 from align.data.criteria import is_criterion
 from align.data.messages import ROLES
-from align.data.presence import incomplete, rows_with
+from align.data.presence import PREFERENCE_NAMES, blank, incomplete, rows_with
 from align.data.schemas import CHOICES, PREFERENCE
 
 WEIGHT_TOLERANCE = 1e-6
@@ -47,7 +48,7 @@ def pairs_problems(pairs: pa.Table) -> Iterator[PairProblem]:
     if not len(pairs) or any(bad.any() for bad, _, _ in nulls):
         checks: Iterator[Check] = iter(nulls)  # the others need values
     else:
-        checks = chain(_text_checks(pairs), _value_checks(pairs), _table_checks(pairs))
+        checks = chain(*(check(pairs) for check in CHECKS))
     for bad, field, reason in checks:
         for row in np.flatnonzero(bad).tolist():
             yield PairProblem(row, field, reason)
@@ -67,13 +68,18 @@ def _text_checks(pairs: pa.Table) -> Iterator[Check]:
     yield _not_in(pairs["prompt"], messages.field("role"), ROLES), "prompt", "has another role"
     last = pa.array(start_M1[1:] - 1)
     asks = pc.is_in(messages.field("role").take(last), pa.array(["user", "tool"]))
-    says = pc.not_equal(pc.utf8_trim_whitespace(messages.field("content").take(last)), "")
+    empty = blank(messages.field("content").take(last))
     yield _not(asks), "prompt", "the last turn of a prompt is user's or tool's"
-    yield _not(says), "prompt", "the last turn of the prompt is empty"
+    yield empty, "prompt", "the last turn of the prompt is empty"
     for side in ("chosen", "rejected"):
         role = ragged(pairs[side])[1].field("role")
         other = _not_in(pairs[side], role, ["assistant"])
         yield other | (_lengths(pairs[side]) != 1), side, "an answer is one assistant turn"
+
+
+def _name_checks(pairs: pa.Table) -> Iterator[Check]:
+    for name in PREFERENCE_NAMES:
+        yield blank(pairs[name]), name, "must not be empty"
 
 
 def _value_checks(pairs: pa.Table) -> Iterator[Check]:
@@ -83,12 +89,12 @@ def _value_checks(pairs: pa.Table) -> Iterator[Check]:
     yield (prob < 0.5) | (prob > 1), "target_prob", "must be 0.5 to 1"
     yield (margin < 0) | (tie & (margin != 0)), "margin", "must be at least 0, and 0 for a tie"
     yield (noise < 0) | (noise >= 0.5), "noise_prob", "must be at least 0 and below 1/2"
-    yield _flags(pc.equal(chosen, rejected)), "rejected_id", "must differ from chosen_id"
-    turned = tie & _flags(pc.greater(chosen, rejected))
+    yield flags_of(pc.equal(chosen, rejected)), "rejected_id", "must differ from chosen_id"
+    turned = tie & flags_of(pc.greater(chosen, rejected))
     yield turned, "chosen_id", "must be the smaller of the two ids in a tie"
     texts = [ragged(pairs[side])[1].field("content") for side in ("chosen", "rejected")]
     if len(texts[0]) == len(texts[1]) == len(pairs):
-        yield _flags(pc.equal(*texts)), "rejected", "must differ from chosen"
+        yield flags_of(pc.equal(*texts)), "rejected", "must differ from chosen"
     for name in ("weight", "group_weight"):
         yield numbers(pairs[name]) <= 0, name, "must be above 0"
     yield _lengths(pairs["feedback_ids"]) == 0, "feedback_ids", "must name the feedback"
@@ -108,13 +114,13 @@ def _table_checks(pairs: pa.Table) -> Iterator[Check]:
     size_M = one_array(pairs["group_size"]).to_numpy()
     yield size_M != np.bincount(group_M)[group_M], "group_size", "is not the size of the group"
     split_M = names["split"]
-    first_M = _first_of(names["cluster_id"])
+    first_M = first_of(names["cluster_id"])
     yield split_M != split_M[first_M], "split", "the cluster is in two splits"
     both = pa.concat_arrays([one_array(pairs["chosen_id"]), one_array(pairs["rejected_id"])])
     chosen_M, rejected_M = np.split(text_codes(both), 2)
     low_M, high_M = np.minimum(chosen_M, rejected_M), np.maximum(chosen_M, rejected_M)
     topic_M = joint_codes(names["prompt_id"], _codes(pairs, "criterion"), low_M, high_M)
-    again_M = _first_of(topic_M) != np.arange(len(pairs))
+    again_M = first_of(topic_M) != np.arange(len(pairs))
     yield again_M, "pair_id", "the same pair, or the reversed one, is there too"
 
 
@@ -130,20 +136,12 @@ def provenance_problems(
         (place.is_null(), "names a feedback that is not there"),
         (is_gold, "names gold feedback: it tests annotators and trains nothing"),
     ):
-        for row in np.flatnonzero(rows_with(lengths, _flags(bad))).tolist():
+        for row in np.flatnonzero(rows_with(lengths, flags_of(bad))).tolist():
             yield PairProblem(row, "feedback_ids", reason)
 
 
 def _codes(pairs: pa.Table, name: str) -> Ints:
     return text_codes(one_array(pairs[name]))
-
-
-def _first_of(group_M: Ints) -> Ints:
-    """The first row of each row's group."""
-    order, start = runs(group_M)
-    first = np.empty(len(order), dtype=np.int64)
-    first[order] = np.repeat(order[start[:-1]], np.diff(start))
-    return first
 
 
 def _lengths(lists: pa.ChunkedArray) -> Ints:
@@ -155,10 +153,8 @@ def _not_in(lists: pa.ChunkedArray, items: pa.Array, known: list[str] | tuple[st
     return rows_with(_lengths(lists), _not(pc.is_in(items, pa.array(known))))
 
 
-def _flags(values: pa.Array) -> Flags:
-    flags: Flags = values.to_numpy(zero_copy_only=False)
-    return flags
-
-
 def _not(values: pa.Array) -> Flags:
-    return ~_flags(values)
+    return ~flags_of(values)
+
+
+CHECKS = (_text_checks, _name_checks, _value_checks, _table_checks)

@@ -25,6 +25,8 @@ VERSION = (1, 0)  # a reader refuses a newer major
 LARGEST_WEIGHT = 10**6  # of a question
 LARGEST_REWARD = 100  # of a judge's option, either sign
 
+LARGEST_LOGPROB = 1e-6  # a certain option's, which rounding may lift above 0
+
 CHOICE = pa.dictionary(pa.int8(), pa.string())
 TIME = pa.timestamp("us", tz="UTC")
 

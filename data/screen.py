@@ -10,21 +10,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from align.data.arrays import Flags, Ints, joint_codes, name_codes, numbers, one_array, ragged
+from align.data.arrays import (
+    Flags,
+    Ints,
+    first_of,
+    flags_of,
+    joint_codes,
+    name_codes,
+    numbers,
+    one_array,
+    ragged,
+    text_codes,
+)
 from align.data.criteria import RULE, is_criterion
 from align.data.messages import ROLES
-from align.data.presence import incomplete, rows_with
+from align.data.presence import NAMES, OWN_NAMES, blank, incomplete, rows_with
 from align.data.questionnaires import QUESTIONNAIRES
 from align.data.record_batches import plain
 from align.data.schemas import (
     CHOICES,
     FEEDBACK,
+    LARGEST_LOGPROB,
     LARGEST_REWARD,
     LARGEST_WEIGHT,
     LEAST_COMPLETIONS,
 )
 
-NAMES = ("feedback_id", "prompt_id", "annotator_id", "guideline_version", "source")
 PARALLEL = ("completion_ids", "generator_ids", "generator_steps", "display_order")
 
 
@@ -43,14 +54,15 @@ def surely_valid(table: pa.Table, kind: str) -> Flags:
 
 
 def _header(table: pa.Table, kind: str) -> Iterator[Flags]:
-    for name in NAMES:
-        yield _flags(pc.equal(table[name], ""))
-    yield _flags(pc.match_substring(table["prompt_id"], "|"))
+    for name in (*NAMES, *OWN_NAMES[kind]):
+        yield blank(table[name])
+    yield numbers(table["duration_s"]) < 0
+    yield flags_of(pc.match_substring(table["prompt_id"], "|"))
     yield _unknown(table, "criterion", is_criterion)
     for name, known in CHOICES.items():
         if name in table.column_names:
             yield _unknown(table, name, known.__contains__)
-    yield _flags(pc.not_equal(table["kind"], kind))
+    yield flags_of(pc.not_equal(table["kind"], kind))
     yield from _messages(table)
     start_R1, ids = ragged(table["completion_ids"])
     count_R = _lengths(table, "completions")
@@ -72,22 +84,21 @@ def _messages(table: pa.Table) -> Iterator[Flags]:
     start_R1, messages = ragged(table["prompt"])
     length_R = np.diff(start_R1)
     role, content = messages.field("role"), messages.field("content")
-    yield rows_with(length_R, ~_flags(pc.is_in(role, pa.array(ROLES))))
+    yield rows_with(length_R, ~flags_of(pc.is_in(role, pa.array(ROLES))))
     yield length_R == 0
     if len(messages):
         last = pa.array(np.maximum(start_R1[1:] - 1, 0))
-        yield ~_flags(pc.is_in(role.take(last), pa.array(["user", "tool"])))
-        # Python strips more kinds of space than Arrow: the rest is asked again.
-        yield ~_flags(pc.match_substring_regex(content.take(last), r"[^\p{Z}\p{C}]"))
+        yield ~flags_of(pc.is_in(role.take(last), pa.array(["user", "tool"])))
+        yield blank(content.take(last))
     start_R1, answers = ragged(table["completions"])
     start_A1, turns = ragged(answers)
-    role_A = ~_flags(pc.is_in(turns.field("role"), pa.array(["assistant"])))
+    role_A = ~flags_of(pc.is_in(turns.field("role"), pa.array(["assistant"])))
     length_A = np.diff(start_A1)
     yield rows_with(np.diff(start_R1), rows_with(length_A, role_A) | (length_A != 1))
 
 
 def _best_of(table: pa.Table) -> Iterator[Flags]:
-    best_R, none_R = numbers(table["best_index"]), _flags(table["none_acceptable"])
+    best_R, none_R = numbers(table["best_index"]), flags_of(table["none_acceptable"])
     yield np.isnan(best_R) != none_R
     yield (best_R < 0) | (best_R >= _lengths(table, "completions"))
 
@@ -110,21 +121,25 @@ def _ranking(table: pa.Table) -> Iterator[Flags]:
 def _comparison(table: pa.Table) -> Iterator[Flags]:
     yield _lengths(table, "completions") != 2
     yield _outside(table, "strength", 0, 3)
+    yield _given(table, "player_a") != _given(table, "player_b")
+    itself = pc.equal(one_array(table["player_a"]), one_array(table["player_b"]))
+    yield flags_of(pc.fill_null(itself, False))
 
 
 def _question(table: pa.Table) -> Iterator[Flags]:
-    """Ready questionnaires, and answers in blocks that do not fit, are left to `validate`."""
+    """Ready questionnaires are left to `validate`."""
     count_R, overall_R = _lengths(table, "completions"), numbers(table["overall"])
     start_R1, given = ragged(table["answers"])
     asked_R = np.diff(start_R1)
-    yield _flags(pc.is_in(table["questionnaire_version"], pa.array(QUESTIONNAIRES)))
+    yield flags_of(pc.is_in(one_array(table["questionnaire_version"]), pa.array([*QUESTIONNAIRES])))
     yield ~np.isnan(overall_R) & (count_R != 2)
     yield _outside(table, "overall", -2, 2)
     yield (asked_R == 0) & np.isnan(overall_R)
     yield (asked_R % np.maximum(count_R, 1)) != 0
     yield _repeated_questions(start_R1, given, count_R)
+    yield _changed_questions(start_R1, given)
     value_G, weight_G = numbers(given.field("value")), numbers(given.field("weight"))
-    gate_G = _flags(given.field("gate"))
+    gate_G = flags_of(given.field("gate"))
     criterion_G, names = name_codes(given.field("criterion"))
     known = np.array([is_criterion(name) for name in names.to_pylist()], dtype=bool)
     yield rows_with(
@@ -134,6 +149,7 @@ def _question(table: pa.Table) -> Iterator[Flags]:
         | (weight_G < 0)
         | (weight_G > LARGEST_WEIGHT)
         | (gate_G & np.isnan(value_G))
+        | blank(given.field("question_id"))
         | ~known[criterion_G],
     )
 
@@ -151,25 +167,47 @@ def _repeated_questions(start_R1: Ints, given: pa.StructArray, count_R: Ints) ->
     return rows_with(asked_R, (question_G != question_G[first_G]) | twice)
 
 
+def _changed_questions(start_R1: Ints, given: pa.StructArray) -> Flags:
+    """Records in which a question, or an option of it, means two things."""
+    asked_R = np.diff(start_R1)
+    record_G = np.repeat(np.arange(len(asked_R)), asked_R)
+    question_G = joint_codes(record_G, text_codes(given.field("question_id")))
+    option_G = joint_codes(question_G, text_codes(given.field("option")))
+    changed_G = np.zeros(len(record_G), dtype=bool)
+    for name, meant_G in (
+        ("criterion", question_G),
+        ("weight", question_G),
+        ("gate", question_G),
+        ("value", option_G),
+    ):
+        said_G = text_codes(given.field(name))
+        changed_G |= said_G != said_G[first_of(meant_G)]
+    return rows_with(asked_R, changed_G)
+
+
 def _rule(table: pa.Table) -> Iterator[Flags]:
     yield _lengths(table, "completions") != 1
     yield _outside(table, "severity", 1, 5)
+    turn_R = numbers(table["turn_index"])
+    yield (turn_R < 0) | (turn_R > _lengths(table, "prompt"))
     wanted = pc.binary_join_element_wise(RULE, table["rule_id"], "")
-    yield _flags(pc.not_equal(table["criterion"], wanted))
+    yield flags_of(pc.not_equal(table["criterion"], wanted))
 
 
 def _rbrm(table: pa.Table) -> Iterator[Flags]:
-    """That the chosen option is one of them is left to `validate` where there are many."""
-    yield _flags(pc.not_equal(table["annotator_kind"], "model"))
+    yield flags_of(pc.not_equal(table["annotator_kind"], "model"))
     yield _lengths(table, "completions") != 1
     yield _outside(table, "reward", -LARGEST_REWARD, LARGEST_REWARD)
     yield _outside(table, "n_permutations", 1, 2**15 - 1)
     length_R = _lengths(table, "option_ids")
     yield length_R != _lengths(table, "option_logprobs")
-    _, options = ragged(table["option_ids"])
+    start_R1, options = ragged(table["option_ids"])
+    yield _repeats(start_R1, text_codes(options))
+    start_R1, logprobs = ragged(table["option_logprobs"])
+    yield rows_with(np.diff(start_R1), logprobs.to_numpy() > LARGEST_LOGPROB)
     record_G = pa.array(np.repeat(np.arange(len(length_R)), length_R))
     chosen = pc.equal(one_array(table["chosen_option"]).take(record_G), options)
-    yield ~rows_with(length_R, _flags(chosen))
+    yield ~rows_with(length_R, flags_of(chosen))
 
 
 CHECKS: dict[str, Callable[[pa.Table], Iterator[Flags]]] = {
@@ -205,9 +243,4 @@ def _lengths(table: pa.Table, name: str) -> Ints:
 
 
 def _given(table: pa.Table, name: str) -> Flags:
-    return ~_flags(one_array(table[name]).is_null())
-
-
-def _flags(values: pa.Array) -> Flags:
-    flags: Flags = values.to_numpy(zero_copy_only=False)
-    return flags
+    return ~flags_of(one_array(table[name]).is_null())

@@ -140,6 +140,23 @@ def test_pyarrow_alone_lets_nulls_through() -> None:
         ("ranking", {"source": 3}, "source", "must be text"),
         ("ranking", {"source": ""}, "source", "must not be empty"),
         ("ranking", {"guideline_version": ""}, "guideline_version", "must not be empty"),
+        ("ranking", {"guideline_version": " "}, "guideline_version", 'not be empty, found " "'),
+        ("ranking", {"completion_ids": ["a", "", "b"]}, "completion_ids[1]", "must not be empty"),
+        ("ranking", {"duration_s": -0.5}, "duration_s", "must be at least 0"),
+        ("ranking", {"prompt": user("\u200b\u202e")}, "prompt", "is empty"),
+        ("comparison", {"player_a": "m"}, "player_b", "must be given where player_a is"),
+        ("comparison", {"player_b": "m"}, "player_a", "must be given where player_b is"),
+        ("comparison", {"player_a": "m", "player_b": "m"}, "player_b", "cannot play itself"),
+        ("comparison", {"player_a": " ", "player_b": "m"}, "player_a", "must not be empty"),
+        ("rule", {"rule_text": ""}, "rule_text", "must not be empty"),
+        ("rule", {"ruleset_version": ""}, "ruleset_version", "must not be empty"),
+        ("rule", {"turn_index": 2}, "turn_index", "must be 0 to 1, found 2"),
+        ("rbrm", {"option_ids": ["A", "A"]}, "option_ids", "must differ"),
+        ("rbrm", {"option_ids": ["A", ""]}, "option_ids[1]", "must not be empty"),
+        ("rbrm", {"option_logprobs": [0.5, -2.0]}, "option_logprobs[0]", "must be at most 0"),
+        ("rbrm", {"judge_id": ""}, "judge_id", "must not be empty"),
+        ("question", {"questionnaire_version": ""}, "questionnaire_version", "not be empty"),
+        ("question", {"answers": [GIVEN | {"question_id": ""}]}, "answers[0].question_id", "not"),
         ("ranking", {"prompt": "Hi"}, "prompt", "must be a list"),
         ("ranking", {"prompt": ["Hi"]}, "prompt[0]", "must be an object"),
         ("ranking", {"created_at": "2026-01-31T12:00:00"}, "created_at", "time with a zone"),
@@ -226,6 +243,23 @@ def test_several_answers_need_the_same_questions_in_blocks() -> None:
         assert problems == [("answers", "must be the same questions for each of 2 completions")]
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "reason"),
+    [
+        ({"weight": 2.0}, "weight", "must be 1.0 as for another completion, found 2.0"),
+        ({"gate": True}, "gate", "must be false as for another completion, found true"),
+        ({"criterion": "honest"}, "criterion", 'must be "overall" as for another completion'),
+        ({"value": 0.0}, "value", 'option "yes" is worth 1.0 for another completion, found 0.0'),
+    ],
+)
+def test_a_question_means_the_same_about_every_completion(
+    change: dict[str, Any], field: str, reason: str
+) -> None:
+    two = {"completions": [assistant("a"), assistant("b")], "completion_ids": ["a", "b"]}
+    ((name, why),) = validate_record(record("question", **two, answers=[GIVEN, GIVEN | change]))
+    assert name == f"answers[1].{field}" and reason in why
+
+
 @pytest.mark.parametrize("kind", [None, "elo", ["ranking"], 3])
 def test_an_unknown_kind_is_a_problem(kind: object) -> None:
     assert validate_record({"kind": kind})[0][0] == "kind"
@@ -292,6 +326,9 @@ def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
         ({"chosen": user("a")}, "chosen"),
         ({"prompt": assistant("a")}, "prompt"),
         ({"label": 1}, "label"),
+        ({"chosen_id": ""}, "chosen_id"),
+        ({"rejected_id": " "}, "rejected_id"),
+        ({"annotator_ids": [""]}, "annotator_ids[0]"),
     ],
 )
 def test_a_preference_is_checked(changes: dict[str, Any], field: str) -> None:

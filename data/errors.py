@@ -11,3 +11,9 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A bad row or file; the text starts with `file:line:`."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library says is wrong, in one line that can be printed."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "".join(letter for letter in lines[0] if letter.isprintable())

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from align.data.by_prompt import by_prompt, kind_of
 from align.data.config import FeedbackSource
-from align.data.files import arrow_batches, read_rows, readable
+from align.data.files import arrow_batches, python_rows, read_rows, readable
 from align.data.importers import (
     arena,
     argilla,
@@ -211,8 +211,10 @@ def _screened_batch(
         yield from good.combine_chunks().to_batches()
     rest = np.flatnonzero(~fine)
     found = []
-    for place, row in zip(rest.tolist(), batch.take(pa.array(rest)).to_pylist(), strict=True):
-        if record := _checked(path, line + place, row, rejects):
+    for place, row in zip(rest.tolist(), python_rows(batch.take(pa.array(rest))), strict=True):
+        if isinstance(row, str):
+            rejects.add(path, line + place, "", row)
+        elif record := _checked(path, line + place, row, rejects):
             found.append(Found(path, line + place, record))
     yield from _packed(found, arrivals)
 

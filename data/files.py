@@ -6,23 +6,40 @@ Writers are in `data/atomic.py`.
 
 import csv
 import json
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from align.data.errors import DataError
+from align.data.errors import DataError, first_line
+from align.data.json_rows import Row, is_unicode, listed_objects, parsed_object
 from align.data.messages import shown
 from align.data.rejects import BadRow, Rejects
 
-Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row | str]]  # a row, or the reason why there is none
 
 BATCH_ROWS = 8192  # read from a Parquet file at once: its own 65,536 may be very long texts
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than a long answer
+
+UTF_16 = "UTF-16 text: save it as UTF-8"
+PACKED = "a packed file: unpack it first"
+BEGINNINGS = {  # of files that are not what their suffix says
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
+    b"{\0": UTF_16,
+    b"\0{": UTF_16,
+    b"[\0": UTF_16,
+    b"\0[": UTF_16,
+    b"\x1f\x8b": PACKED,  # gzip
+    b"PK\x03\x04": PACKED,  # zip
+    b"BZh": PACKED,
+    b"\x28\xb5\x2f\xfd": PACKED,  # zstandard
+}
 
 
 def read_rows(path: Path, rejects: Rejects | None = None) -> Iterator[tuple[int, Row]]:
@@ -48,16 +65,30 @@ def readable(path: Path) -> Iterator[None]:
     try:
         if path.is_dir():
             raise DataError(f"{path}:1: this is a folder: give a file in it")
+        if not stat.S_ISREG(path.stat().st_mode):  # to open it might wait for ever
+            raise DataError(f"{path}:1: this is no plain file: write what it gives to one first")
         if path.stat().st_size == 0:
             raise DataError(f"{path}:1: the file is empty")
+        _refuse_beginning(path)
         yield
     except FileNotFoundError:
         raise DataError(f"{path}:1: there is no such file") from None
     except OSError as error:
-        raise DataError(f"{path}:1: cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path}:1: cannot be read: {error.strerror or first_line(error)}"
+        ) from None
     except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}:1: no readable {path.suffix[1:]} file: {reason}") from None
+        raise DataError(
+            f"{path}:1: no readable {path.suffix[1:]} file: {first_line(error)}"
+        ) from None
+
+
+def _refuse_beginning(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(max(map(len, BEGINNINGS)))
+    for beginning, what in BEGINNINGS.items():
+        if start.startswith(beginning):
+            raise DataError(f"{path}:1: this is {what}")
 
 
 def column(row: Row, name: str) -> Any:
@@ -99,55 +130,20 @@ def _read_jsonl(path: Path) -> Numbered:
 
 def _read_json(path: Path) -> Numbered:
     """A list of objects, or JSON lines: both go by the name .json."""
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith(b"["):
-        yield from _read_jsonl(path)
-        return
+    with path.open("rb") as file:
+        start = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
+    if start == b"{":
+        raise DataError(f"{path}:1: one object over several lines: give a list [...] of rows")
     try:
-        rows = json.loads(text, parse_constant=_refuse_constant)
+        text = path.read_text("utf-8-sig").lstrip() if start[:1] in (b"[", b"") else ""
+        if text.startswith("["):
+            yield from enumerate(listed_objects(text), start=1)
+        else:
+            yield from _read_jsonl(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:1: not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:1: broken JSON: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        yield number, _object_or_reason(row)
-
-
-def parsed_object(text: bytes) -> Row | str:
-    """The object in a piece of JSON, or the reason why there is none."""
-    try:
-        row = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        return f"not UTF-8: {error.reason} at byte {error.start}"
-    except json.JSONDecodeError as error:
-        return f"broken JSON: {error.msg} at column {error.colno}"
-    except (ValueError, RecursionError) as error:
-        return f"broken JSON: {error}"
-    return _object_or_reason(row, escaped=b"\\u" in text)
-
-
-def _object_or_reason(row: object, escaped: bool = True) -> Row | str:
-    """Only an escape, `\\ud800`, can bring half of a surrogate pair into UTF-8."""
-    if not isinstance(row, dict):
-        return f"a row must be an object like {{...}}, found a {type(row).__name__}"
-    return (
-        row
-        if not escaped or _is_unicode(row)
-        else "half of a surrogate pair: this text has no UTF-8 form"
-    )
-
-
-def _is_unicode(row: Row) -> bool:
-    """Python's strings may hold lone surrogates, which no tokenizer and no file takes."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _read_csv(path: Path) -> Numbered:
@@ -169,11 +165,23 @@ def _csv_row(columns: list[str], cells: list[str]) -> Row | str:
     if len(cells) != len(columns):
         return f"{len(cells)} cells for the {len(columns)} columns of the header"
     row = dict(zip(columns, cells, strict=True))
-    return row if _is_unicode(row) else "not UTF-8"
+    return row if is_unicode(row) else "not UTF-8"
 
 
 def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of a Parquet file, an Arrow file, or the Arrow stream that `datasets` writes."""
+    """The batches of a Parquet file, an Arrow file, or the Arrow stream that `datasets` writes.
+
+    Raises: DataError if two columns have one name; ArrowInvalid for a batch that would make
+    pyarrow read outside of its memory.
+    """
+    for batch in _unchecked_batches(path):
+        if repeated := [name for name, n in Counter(batch.schema.names).items() if n > 1]:
+            raise DataError(f"{path}:1: two columns are called {shown(repeated[0])}")
+        batch.validate(full=True)
+        yield batch
+
+
+def _unchecked_batches(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH_ROWS)
@@ -188,10 +196,22 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
         yield from (arrow.get_batch(i) for i in range(arrow.num_record_batches))
 
 
+def python_rows(batch: pa.RecordBatch) -> Iterator[Row | str]:
+    """Rows as Python objects, or the reason why one has no such form, such as a year 10,000."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            yield f"cannot be read: {first_line(error)}"
+            return
+        for place in range(len(batch)):
+            yield from python_rows(batch.slice(place, 1))
+
+
 def _read_arrow(path: Path) -> Numbered:
     number = 0
     for batch in arrow_batches(path):
-        for row in batch.to_pylist():
+        for row in python_rows(batch):
             number += 1
             yield number, row
 

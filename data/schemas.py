@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from align.data.atomic import write_parquet
 from align.data.errors import DataError
+from align.data.files import readable
 
 Record = dict[str, Any]  # a raw record, in the schema of its kind
 Preference = dict[str, Any]  # a row of the preference table
@@ -253,16 +254,12 @@ def check_version(path: Path, name: str | None = None) -> None:
 
 
 def _metadata(path: Path) -> dict[bytes, bytes]:
-    try:
+    with readable(path):
         if path.suffix.lower() == ".parquet":
             return pq.read_schema(path).metadata or {}
         if path.suffix.lower() == ".arrow":
             with pa.memory_map(str(path)) as source:
                 return _arrow_schema(source).metadata or {}
-    except FileNotFoundError:
-        raise DataError(f"{path}:1: there is no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}:1: cannot be read: {str(error).splitlines()[0]}") from None
     return {}
 
 

@@ -36,6 +36,8 @@ from align.data.schemas import (
     LEAST_COMPLETIONS,
 )
 
+# Microseconds of the first and the last moment that Python has a name for.
+FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 PARALLEL = ("completion_ids", "generator_ids", "generator_steps", "display_order")
 
 
@@ -57,6 +59,8 @@ def _header(table: pa.Table, kind: str) -> Iterator[Flags]:
     for name in (*NAMES, *OWN_NAMES[kind]):
         yield blank(table[name])
     yield numbers(table["duration_s"]) < 0
+    time_R = one_array(table["created_at"]).cast(pa.int64()).to_numpy()
+    yield (time_R < FIRST_TIME) | (time_R > LAST_TIME)
     yield flags_of(pc.match_substring(table["prompt_id"], "|"))
     yield _unknown(table, "criterion", is_criterion)
     for name, known in CHOICES.items():

@@ -130,6 +130,8 @@ def usable_folder(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
+        in_the_way = [one for one in (path, *path.parents) if one.exists() and not one.is_dir()]
+        reason = f"{in_the_way[0]} is no folder" if in_the_way else error.strerror
         raise UserError(
-            f"--out {path}: cannot be written to ({error.strerror}); name another place"
+            f"--out {path}: cannot be written to ({reason}); name another place"
         ) from None

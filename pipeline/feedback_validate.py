@@ -33,7 +33,9 @@ def validate(asked: Asked, out: Path | None) -> None:
         counts.update({kind: len(table) for kind, table in part.items()})
     if counts:
         print_table(("kind", "records"), [(kind, f"{n:,}") for kind, n in counts.most_common()])
-    _show_bad_rows(rejects, counts.total())
+    if rejects.seen:
+        none = "no bad rows in what could be read" if failures else "no bad rows"
+        _show_bad_rows(rejects, counts.total(), none)
     if failures:
         rejects.keep()
         raise UserError("\n".join(failures))
@@ -52,8 +54,8 @@ def _readable(
             failures.append(str(error))
 
 
-def _show_bad_rows(rejects: Rejects, good: int) -> None:
-    bad = f"{rejects.rows:,} of {rejects.seen:,} rows are bad" if rejects.rows else "no bad rows"
+def _show_bad_rows(rejects: Rejects, good: int, none: str) -> None:
+    bad = f"{rejects.rows:,} of {rejects.seen:,} rows are bad" if rejects.rows else none
     note(f"{good:,} good records; {bad}")
     for one in rejects.rejections[:SHOWN]:
         field = f"{one.field}: " if one.field else ""

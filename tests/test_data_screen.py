@@ -245,6 +245,17 @@ def test_a_file_of_another_program_is_read_row_by_row_where_its_types_differ(
         read(tmp_path / "y.parquet")
 
 
+@pytest.mark.parametrize("moment", [2**62, -(2**62)])
+def test_a_time_beyond_the_calendar_is_set_aside_alone(tmp_path: Path, moment: int) -> None:
+    rows = [record("ranking", feedback_id=f"f{i}") for i in range(3)]
+    table = table_of(rows, plain(FEEDBACK["ranking"]))
+    place = table.column_names.index("created_at")
+    times = pa.array([0, moment, 1], pa.timestamp("us", "UTC"))
+    pq.write_table(table.set_column(place, "created_at", times), tmp_path / "x.parquet")
+    found, bad = read(tmp_path / "x.parquet")
+    assert [one["feedback_id"] for one in found] == ["f0", "f2"] and bad == [(2, "")]
+
+
 def test_kinds_may_be_mixed_in_an_arrow_file(tmp_path: Path) -> None:
     rows = [record("best_of", feedback_id="f0"), record("best_of", feedback_id="f1")]
     table = pa.Table.from_pylist([row | {"ranks": None} for row in rows])

@@ -223,6 +223,31 @@ def test_validate_prints_what_is_good_before_it_fails(
     assert "15 good records; 3 of 18 rows are bad" in capsys.readouterr().out
 
 
+def test_validate_says_nothing_of_rows_in_a_table_that_it_cannot_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "votes.parquet"
+    write_records(path, study(5))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"^\S+votes.parquet:1: no readable parquet file: [^\n]+$"):
+        cli.app(["feedback", "validate", str(path)], standalone_mode=False)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=r"^\S+votes.parquet:1: no readable parquet file: [^\n]+$"):
+        cli.app(["feedback", "validate", file_of(tmp_path, study(5)), str(path)])
+    assert "15 good records; no bad rows in what could be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "/dev/full/out", "FILE", "FILE/out"])
+def test_what_is_in_the_way_of_a_folder_is_named(
+    feedback: Align, place: str, tmp_path: Path
+) -> None:
+    path = file_of(tmp_path, study(5))
+    out = place.replace("FILE", path)
+    blocked = out.removesuffix("/out")
+    said = complaint(feedback, "validate", path, "--out", out)
+    assert said == f"--out {out}: cannot be written to ({blocked} is no folder); name another place"
+
+
 def test_validate_removes_an_old_list_of_bad_rows(feedback: Align, tmp_path: Path) -> None:
     (tmp_path / "rejected.jsonl").write_text("{}\n", encoding="utf-8")
     printed = feedback("validate", file_of(tmp_path, study(5)), "--out", str(tmp_path))

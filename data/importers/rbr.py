@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from align.data.errors import DataError
+from align.data.errors import DataError, first_line
 from align.data.files import Row, column, text
 from align.data.importers.header import Located, header, located
 from align.data.messages import (
@@ -79,7 +79,7 @@ def _read_rules(path: Path) -> dict[str, list[Rule]]:
         ideals = sheet["completion_classes"]["ideal"]
         return {kind: list(_rules(ideal, sheet)) for kind, ideal in ideals.items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}:1: cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}:1: cannot be read: {first_line(error)}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}:1: does not define the ideal answers: {error!r}") from None
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +17,14 @@ from align.data.atomic import write_jsonl
 from align.data.dedup import near_duplicates
 from align.data.errors import DataError
 from align.data.files import read_rows
-from align.data.messages import folded
+from align.data.messages import folded, shown
 from align.data.schemas import Preference
 
 Split = Literal["train", "test"]
 Assignment = Callable[[pa.Array, pa.Array], tuple[pa.Array, pa.Array]]
 """From prompt_id and cluster_id to the cluster_id that holds, and its split."""
 SIDES = ("chosen", "rejected")
+FROZEN = {"prompt_id", "text", "cluster_id", "split"}  # of a line of the file
 
 
 def shared_answers(pairs: Iterable[Preference]) -> set[str]:
@@ -91,17 +92,30 @@ class Assigned:
 
 
 def read_assignments(path: Path) -> dict[str, Assigned]:
-    """What was assigned before, by prompt_id; nothing if there is no file yet."""
+    """What was assigned before, by prompt_id; nothing if there is no file yet.
+
+    Raises: DataError if the file is not one that `write_assignments` wrote.
+    """
     if not path.exists():
         return {}
-    assigned = {}
+    assigned: dict[str, Assigned] = {}
+    splits: dict[str, str] = {}
     for line, row in read_rows(path):
-        if row.keys() != {"prompt_id", "text", "cluster_id", "split"}:
-            raise DataError(
-                f"{path}:{line}: is no line of frozen splits: keep another file under this name, "
-                "and delete this one to assign splits anew"
-            )
-        assigned[row["prompt_id"]] = Assigned(row["text"], row["cluster_id"], row["split"])
+        if row.keys() != FROZEN or not all(isinstance(value, str) for value in row.values()):
+            problem = "is no line of frozen splits"
+        elif row["split"] not in get_args(Split):
+            problem = f"split must be one of {', '.join(get_args(Split))}"
+        elif row["prompt_id"] in assigned:
+            problem = f"prompt {shown(row['prompt_id'])} is there twice"
+        elif splits.setdefault(row["cluster_id"], row["split"]) != row["split"]:
+            problem = f"cluster {shown(row['cluster_id'])} is in two splits"
+        else:
+            assigned[row["prompt_id"]] = Assigned(row["text"], row["cluster_id"], row["split"])
+            continue
+        raise DataError(
+            f"{path}:{line}: {problem}: keep another file under this name, and delete this one to "
+            "assign splits anew"
+        )
     return assigned
 
 

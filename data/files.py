@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from align.data.errors import DataError, first_line
-from align.data.json_rows import Row, is_unicode, listed_objects, parsed_object
+from align.data.json_rows import is_unicode, listed_objects, parsed_object
 from align.data.messages import shown
 from align.data.rejects import BadRow, Rejects
 
+Row = dict[str, Any]
 Numbered = Iterator[tuple[int, Row | str]]  # a row, or the reason why there is none
 
 BATCH_ROWS = 8192  # read from a Parquet file at once: its own 65,536 may be very long texts

@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-Row = dict[str, Any]
+Item = dict[str, Any]
 
 DEEPEST = 200  # lists and objects in each other; beyond about 1,000 Python cannot follow
 SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def parsed_object(text: bytes) -> Row | str:
+def parsed_object(text: bytes) -> Item | str:
     """The object in a piece of JSON, or the reason why there is none."""
     try:
         decoded = text.decode("utf-8")
@@ -26,7 +26,7 @@ def parsed_object(text: bytes) -> Row | str:
         return "broken JSON: nested too deeply"
 
 
-def listed_objects(text: str) -> Iterator[Row | str]:
+def listed_objects(text: str) -> Iterator[Item | str]:
     """The items of a JSON list, one after the other.
 
     Raises: json.JSONDecodeError where the text is no longer JSON.
@@ -45,7 +45,7 @@ def listed_objects(text: str) -> Iterator[Row | str]:
         raise json.JSONDecodeError("Extra data", text, place + 1)
 
 
-def _item(text: str, place: int) -> tuple[Row | str, int]:
+def _item(text: str, place: int) -> tuple[Item | str, int]:
     """An item and where it ends; one that is JSON but no row of ours does not stop the others."""
     try:
         item, end = STRICT.raw_decode(text, place)
@@ -58,7 +58,7 @@ def _item(text: str, place: int) -> tuple[Row | str, int]:
     return _object_or_reason(item, text[place:end]), end
 
 
-def _object_or_reason(row: object, text: str) -> Row | str:
+def _object_or_reason(row: object, text: str) -> Item | str:
     """Only an escape, `\\ud800`, can bring half of a surrogate pair into UTF-8."""
     if not isinstance(row, dict):
         return f"a row must be an object like {{...}}, found a {type(row).__name__}"
@@ -69,7 +69,7 @@ def _object_or_reason(row: object, text: str) -> Row | str:
     return row
 
 
-def is_unicode(row: Row) -> bool:
+def is_unicode(row: Item) -> bool:
     """Python's strings may hold lone surrogates, which no tokenizer and no file takes."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
@@ -78,7 +78,7 @@ def is_unicode(row: Row) -> bool:
     return True
 
 
-def _is_deeper(value: Row, limit: int) -> bool:
+def _is_deeper(value: Item, limit: int) -> bool:
     level: list[Any] = [value]
     for _ in range(limit):
         inner = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
@@ -106,7 +106,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> Row:
+def _distinct(pairs: list[tuple[str, Any]]) -> Item:
     """An object whose keys differ: JSON leaves open which value of a repeated one counts."""
     row = dict(pairs)
     if len(row) < len(pairs):

@@ -1,5 +1,6 @@
 """The usual exports of human feedback become raw records, whatever odd things are in them."""
 
+import csv
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -389,17 +390,187 @@ def test_arena_battles_keep_who_judged_whom_and_when(tmp_path: Path) -> None:
     assert first["created_at"] == datetime(2023, 4, 24, 15, 53, 11, 500_000, UTC)
 
 
-def test_a_longer_battle_needs_the_same_answers_before_the_last(tmp_path: Path) -> None:
-    shared = [*user("Hi"), *assistant("Yes?"), *user("Why?")]
-    same = battle(
-        conversation_a=shared + assistant("A"), conversation_b=shared + assistant("B"), turn=2
+SHARED = [*user("Hi"), *assistant("Yes?"), *user("Why?")]
+
+
+def test_the_last_answers_of_a_battle_with_one_history_are_compared(tmp_path: Path) -> None:
+    row = battle(
+        conversation_a=SHARED + assistant("A"), conversation_b=SHARED + assistant("B"), turn=2
     )
-    other = [*user("Hi"), *assistant("No?"), *user("Why?"), *assistant("B")]
-    apart = battle(conversation_a=shared + assistant("A"), conversation_b=other, turn=2)
-    (record,) = read(tmp_path, jsonl(tmp_path, same, apart), format="arena")
-    assert record["prompt"] == shared
-    ((line, field, reason),) = rejected(tmp_path)
-    assert (line, field) == (2, "conversation_b") and "differ before the last answer" in reason
+    (record,) = read(tmp_path, jsonl(tmp_path, row), format="arena")
+    assert record["prompt"] == SHARED
+    assert record["completions"] == [assistant("A"), assistant("B")]
+
+
+def test_from_where_two_conversations_part_the_vote_is_on_all_that_a_model_said(
+    tmp_path: Path,
+) -> None:
+    start = [{"role": "system", "content": "Be brief."}, *SHARED]
+    sides = [start + assistant(one) + user("Really?") + assistant(f"{one}2") for one in "AB"]
+    row = battle(conversation_a=sides[0], conversation_b=sides[1], turn=3, winner="model_b")
+    (record,) = read(tmp_path, jsonl(tmp_path, row), format="arena")
+    assert record["prompt"] == [*start[:-1], *user("Why?\n\nReally?")]
+    assert record["completions"] == [assistant("A\n\nA2"), assistant("B\n\nB2")]
+    (pair,) = pairs_of([record])
+    assert pair["chosen"] == assistant("B\n\nB2")
+
+
+@pytest.mark.parametrize("judge", ["expert_17", "author_2", "gpt4_pair"])
+def test_second_turns_of_mt_bench_are_judged_with_the_first(tmp_path: Path, judge: str) -> None:
+    sides = [
+        [*user("Q1"), *assistant(f"{one}1"), *user("Q2"), *assistant(f"{one}2")] for one in "AB"
+    ]
+    row = battle(question_id=81, judge=judge, conversation_a=sides[0], conversation_b=sides[1])
+    del row["tstamp"], row["language"]
+    path = jsonl(tmp_path, row, row | {"turn": 2, "winner": "tie"})
+    first, second = read(tmp_path, path, format="arena")
+    assert first["prompt"] == user("Q1") and first["completions"][1] == assistant("B1")
+    assert second["prompt"] == user("Q1\n\nQ2")
+    assert second["completions"] == [assistant("A1\n\nA2"), assistant("B1\n\nB2")]
+    assert (first["outcome"], second["outcome"]) == ("a", "tie")
+
+
+def part(text: object, kind: str = "text", image: object = None) -> dict[str, Any]:
+    """As Parquet gives it: every part has every column."""
+    return {"type": kind, "text": text, "image": image, "mimeType": None}
+
+
+def new_battle(**changes: object) -> dict[str, Any]:
+    """A row of lmarena-ai/arena-human-preference-140k."""
+
+    def turn(role: str, *parts: object) -> dict[str, Any]:
+        return {"role": role, "content": list(parts), "num_tokens": 3}
+
+    row = {
+        "id": "3f2a",
+        "model_a": "gemini-2.5-pro",
+        "model_b": "o3",
+        "winner": "both_bad",
+        "evaluation_session_id": "s1",
+        "evaluation_order": 1,
+        "conversation_a": [turn("user", part("Hi"), part("there")), turn("assistant", part("A"))],
+        "conversation_b": [turn("user", part("Hi"), part("there")), turn("assistant", part("B"))],
+        "full_conversation": [{"user": turn("user", part("Hi")), "model_side_a": None}],
+        "conv_metadata": {"sum_assistant_a_tokens": 3},
+        "language": "en",
+        "is_code": False,
+        "timestamp": "2025-06-18T10:00:00",
+    }
+    return row | changes
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_newer_arena_rows_have_parts_of_messages(tmp_path: Path, as_text: bool) -> None:
+    row = new_battle()
+    if as_text:  # lmarena-ai/arena-expert-5k
+        row |= {name: json.dumps(row[name]) for name in ("conversation_a", "conversation_b")}
+    write_parquet(tmp_path / "x.parquet", pa.Table.from_pylist([row]))
+    (record,) = read(tmp_path, tmp_path / "x.parquet", format="arena")
+    assert record["prompt"] == user("Hi\n\nthere") and record["outcome"] == "tie"
+    assert record["completions"] == [assistant("A"), assistant("B")]
+    assert record["annotator_id"] == "arena-voters"
+    assert record["created_at"] == datetime(2025, 6, 18, 10, tzinfo=UTC)
+
+
+def test_the_same_battle_voted_on_twice_is_two_records(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, new_battle(), new_battle(id="77b1"))
+    assert len(read(tmp_path, path, format="arena")) == 2
+
+
+def kaggle(**changes: object) -> dict[str, Any]:
+    """A row of lmarena-ai/arena-human-preference-55k."""
+    return {
+        "id": "30192",
+        "model_a": "gpt-4-1106-preview",
+        "model_b": "gpt-4-0613",
+        "prompt": json.dumps(["Q1", "Q2"]),
+        "response_a": json.dumps(["A1", "A2"]),
+        "response_b": json.dumps(["B1", None]),
+        "winner_model_a": "1",
+        "winner_model_b": "0",
+        "winner_tie": "0",
+    } | changes
+
+
+def test_rows_of_the_kaggle_competition_are_lists_in_texts(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    one = {"prompt": '["Q"]', "response_a": '["A\\u00e9"]', "response_b": '["B"]'}
+    rows = [kaggle(), kaggle(id="2", winner_model_a="0", winner_tie="1", **one)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    long, short = read(tmp_path, path, format="arena")
+    assert long["prompt"] == user("Q1\n\nQ2") and long["outcome"] == "a"
+    assert long["completions"] == [assistant("A1\n\nA2"), assistant("B1\n\n")]
+    assert short["prompt"] == user("Q") and short["outcome"] == "tie"
+    assert short["completions"] == [assistant("A\u00e9"), assistant("B")]
+    assert (long["player_a"], long["player_b"]) == ("gpt-4-1106-preview", "gpt-4-0613")
+
+
+def test_rows_of_the_wsdm_cup_are_plain_texts(tmp_path: Path) -> None:
+    row = kaggle(prompt='["a", "b"]', response_a="A", response_b="[1]", winner="model_b")
+    row = {name: value for name, value in row.items() if not name.startswith("winner_")}
+    (record,) = read(tmp_path, jsonl(tmp_path, row), format="arena")
+    assert record["prompt"] == user('["a", "b"]') and record["outcome"] == "b"
+    assert record["completions"] == [assistant("A"), assistant("[1]")]
+
+
+ASIDE = [*user("Hi"), *assistant("No?"), *user("Why not?"), *assistant("B")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "field", "reason"),
+    [
+        (kaggle(winner_model_b="1"), "winner_tie", "must be 1"),
+        (kaggle(winner_model_a="0"), "winner_tie", "must be 1"),
+        (kaggle(winner_model_a="0.5"), "winner_tie", "must be 1"),
+        (kaggle(response_b='["B1"]'), "response_b", "has 1 answers to 2 prompts"),
+        (kaggle(response_a='["\\ud83d", "A"]'), "response_a", "half of a surrogate pair"),
+        (kaggle(prompt=None), "prompt", "must be text"),
+        (new_battle(conversation_a="[{"), "conversation_a", "must be a list of messages"),
+        (new_battle(winner="bothbad"), "winner", "must be one of"),
+        (
+            new_battle(
+                conversation_b=[{"role": "user", "content": [part(None, "image", "x.png")]}]
+            ),
+            "conversation_b",
+            "a part of a message is no text",
+        ),
+        (
+            new_battle(conversation_b=[{"role": "user", "content": [part("Hi", "text", "x.png")]}]),
+            "conversation_b",
+            "a part of a message is no text alone",
+        ),
+        (
+            battle(conversation_a=[*SHARED, *assistant("A")], conversation_b=ASIDE, turn=2),
+            "conversation_b",
+            "the user said other things",
+        ),
+        (
+            battle(conversation_a=[*SHARED, *assistant("A")], turn=None),
+            "conversation_b",
+            "the user said other things",
+        ),
+        (
+            battle(
+                conversation_a=[*user("Hi"), *assistant("A"), *assistant("A"), *assistant("A")],
+                conversation_b=[*user("Hi"), *assistant("B"), *assistant("B"), *assistant("B")],
+                turn=3,
+            ),
+            "conversation_b",
+            "a user's turn and an answer in turn",
+        ),
+        (battle(model_b="vicuna"), "player_b", "cannot play itself"),
+    ],
+)
+def test_a_battle_that_cannot_be_read_rightly_is_named(
+    tmp_path: Path, bad: object, field: str, reason: str
+) -> None:
+    path = jsonl(tmp_path, battle("good"), bad)
+    assert len(read(tmp_path, path, format="arena")) == 1
+    ((line, found, why),) = rejected(tmp_path)
+    assert (line, found) == (2, field) and reason in why
 
 
 def test_a_parquet_file_of_battles_may_have_real_times(tmp_path: Path) -> None:

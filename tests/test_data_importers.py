@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from align.data.config import FeedbackFormat, FeedbackSource
@@ -118,7 +120,7 @@ def test_a_bad_pandalm_row_is_set_aside_as_a_whole(
     assert {(one["line"], one["field"]) for one in rejected(tmp_path)} == {(2, field)}
 
 
-def reply(name: str, rank: int | None, *replies: object, **changes: object) -> dict[str, object]:
+def reply(name: str, rank: int | None, *replies: object, **changes: object) -> dict[str, Any]:
     return {
         "message_id": name,
         "text": f"text {name}",
@@ -156,6 +158,49 @@ def test_oasst_siblings_become_rankings_of_those_that_people_wrote(tmp_path: Pat
     assert first["cluster_id"] == second["cluster_id"]
 
 
+def flat(*messages: dict[str, Any], parent: object = None) -> list[dict[str, Any]]:
+    """The messages of trees as rows, the replies before what they reply to."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        rows += flat(*message["replies"], parent=message["message_id"])
+        own = {name: value for name, value in message.items() if name != "replies"}
+        rows.append(own | {"parent_id": parent, "message_tree_id": "tree"})
+    return rows
+
+
+def test_oasst_messages_one_a_row_give_the_rankings_of_their_trees(tmp_path: Path) -> None:
+    follow_up = reply("ask", None, reply("x", 1), reply("y", 0), role="prompter")
+    root = reply("root", None, reply("a", 1, follow_up), reply("b", 0), role="prompter")
+    expected = read("oasst", jsonl(tmp_path / "x.jsonl", tree(*root["replies"])), tmp_path)
+    rows = [row | {"rank": row["rank"] and float(row["rank"])} for row in flat(root)]
+    table = pa.Table.from_pylist(rows)  # as pandas writes ranks that may be missing
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = read("oasst", tmp_path / "x.parquet", tmp_path)
+    by_prompt = {one["feedback_id"]: one for one in found}
+    assert by_prompt.keys() == {one["feedback_id"] for one in expected}
+    assert by_prompt["oasst-root"]["ranks"] == [2, 1]
+    assert by_prompt["oasst-ask"]["prompt"] == expected[1]["prompt"]
+
+
+def test_oasst_messages_that_hang_nowhere_are_named(tmp_path: Path) -> None:
+    root = reply("root", None, reply("a", 1), reply("b", 0), role="prompter")
+    lost, below, circle = (flat(reply(name, 0))[0] for name in ("lost", "below", "circle"))
+    rows = [
+        *flat(root),
+        lost | {"parent_id": "gone"},
+        below | {"parent_id": "lost"},
+        circle | {"parent_id": "circle"},
+        circle,
+    ]
+    assert len(read("oasst", jsonl(tmp_path / "x.jsonl", *rows), tmp_path, share=1)) == 1
+    assert sorted((one["line"], one["field"]) for one in rejected(tmp_path)) == [
+        (4, "parent_id"),
+        (5, "parent_id"),
+        (6, "parent_id"),
+        (7, "message_id"),
+    ]
+
+
 def test_an_oasst_reply_alone_makes_no_ranking(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", tree(reply("a", 0), reply("b", 1, synthetic=True)))
     with pytest.raises(DataError, match=r"x\.jsonl:1: no rows in it"):
@@ -169,6 +214,8 @@ def test_an_oasst_reply_alone_makes_no_ranking(tmp_path: Path) -> None:
         ({"message_tree_id": "t", "prompt": "Hi"}, "prompt"),
         (tree(reply("a", 0), reply("b", 1, replies="none")), "replies"),
         (tree(reply("a", 0), {"role": "assistant", "rank": 1}), "text"),
+        (tree(reply("a", True), reply("b", 0)), "rank"),
+        (tree(reply("a", 1), reply("b", 0) | {"rank": 0.5}), "rank"),
         (tree(reply("a", 0, reply("q", 0, role="judge"))), "role"),
         ({"prompt": tree(reply("a", 0), reply("b", 1))["prompt"]}, "message_tree_id"),
     ],

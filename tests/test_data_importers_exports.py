@@ -283,6 +283,14 @@ def test_the_transcripts_of_hh_share_their_prompt(tmp_path: Path) -> None:
     assert record["annotator_id"] == "hh-annotators"
 
 
+def test_hh_transcripts_may_stand_beside_their_prompt(tmp_path: Path) -> None:
+    row = hh_row() | {"prompt": "\n\nHuman: Hi\n\nAssistant:"}
+    other = hh_row("Good.") | {"prompt": "\n\nHuman: Ho\n\nAssistant:"}
+    (record,) = read(tmp_path, jsonl(tmp_path, row, other), format="hh")
+    assert record["prompt"] == user("Hi") and record["completions"][0] == assistant("Yes.")
+    assert [(line, field) for line, field, _ in rejected(tmp_path)] == [(2, "prompt")]
+
+
 @pytest.mark.parametrize("prompt", ["Hi", "\n\nHuman: Hi\n\nAssistant:", "\n\nHuman: Hi"])
 def test_hh_rows_may_have_the_prompt_once(tmp_path: Path, prompt: str) -> None:
     row = {"prompt": prompt, "chosen": "Yes.", "rejected": "No."}
@@ -332,6 +340,31 @@ def test_all_preference_formats_of_trl_say_the_same(tmp_path: Path, row: object)
     assert record["completions"] == [assistant("Blue."), assistant("Green.")]
 
 
+RULES = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize("prompt", [[RULES, *SKY], SKY, SKY[0]["content"]])
+def test_a_column_prompt_beside_whole_conversations_loses_nothing(
+    tmp_path: Path, prompt: Any
+) -> None:
+    sides = {"chosen": SKY + assistant("Blue."), "rejected": SKY + assistant("Green.")}
+    row = {"prompt": prompt, **sides}
+    (record,) = read(tmp_path, jsonl(tmp_path, row), format="trl")
+    assert record["prompt"] == (prompt if prompt != SKY[0]["content"] else SKY)
+
+
+def test_keys_that_only_other_messages_of_a_table_have_do_no_harm(tmp_path: Path) -> None:
+    row = {
+        "prompt": [SKY[0] | {"tool_calls": None, "name": None}],
+        "chosen": [assistant("Blue.")[0] | {"tool_calls": None}],
+        "rejected": assistant("Green."),
+    }
+    bad = row | {"chosen": [assistant("Red.")[0] | {"tool_calls": ["f()"]}]}
+    (record,) = read(tmp_path, jsonl(tmp_path, row, bad), format="trl")
+    assert record["prompt"] == SKY and record["completions"][0] == assistant("Blue.")
+    assert [(line, field) for line, field, _ in rejected(tmp_path)] == [(2, "chosen")]
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "prompt"),
     [
@@ -372,6 +405,12 @@ def test_unpaired_rows_of_trl_are_questions_that_become_pairs(tmp_path: Path) ->
         ({"chosen": SKY + assistant("a"), "rejected": user("x") + assistant("b")}, "rejected"),
         ({"chosen": [*SKY, *SKY], "rejected": SKY + assistant("b")}, "chosen"),
         ({"prompt": "Hi", "chosen": "a", "rejected": None}, "rejected"),
+        (trl_row(chosen="Maybe.") | {"images": ["x.png"]}, "images"),
+        (trl_row(chosen="Maybe.") | {"tools": [{"name": "f"}]}, "tools"),
+        (
+            {"prompt": "Ho", "chosen": SKY + assistant("a"), "rejected": SKY + assistant("b")},
+            "prompt",
+        ),
     ],
 )
 def test_a_bad_trl_row_is_set_aside(tmp_path: Path, bad: object, field: str) -> None:
@@ -646,6 +685,24 @@ def test_binarized_ultrafeedback_keeps_both_scores(tmp_path: Path) -> None:
     assert [field for _, field, _ in rejected(tmp_path)] == ["score_chosen", "score_rejected"]
     (pair,) = pairs_of([record])
     assert pair["margin"] == pytest.approx(0.5)
+
+
+def test_mean_ratings_of_cleaned_ultrafeedback_are_1_to_5(tmp_path: Path) -> None:
+    row = {
+        "prompt": "Hi",
+        "source": "sharegpt",
+        "chosen": [*user("Hi"), *assistant("A")],
+        "chosen-rating": 4.5,
+        "chosen-model": "llama",
+        "rejected": [*user("Hi"), *assistant("B")],
+        "rejected-rating": 2.0,
+        "rejected-model": "opt",
+    }
+    path = jsonl(tmp_path, row, row | {"rejected-rating": 6}, row | {"rejected-model": None})
+    (record,) = read(tmp_path, path, format="ultrafeedback", share=1)
+    assert [one["value"] for one in record["answers"]] == pytest.approx([0.875, 0.25])
+    assert record["generator_ids"] == ["llama", "opt"]
+    assert [field for _, field, _ in rejected(tmp_path)] == ["rejected-rating", "rejected-model"]
 
 
 @pytest.mark.parametrize(

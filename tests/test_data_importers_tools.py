@@ -360,3 +360,186 @@ def test_an_argilla_record_without_responses_says_nothing(tmp_path: Path) -> Non
     good = argilla({"better": [said("response1")]})
     assert len(read(tmp_path, "argilla", argilla({}, id="r0"), good)) == 1
     assert not (tmp_path / "rejected.jsonl").exists()
+
+
+def test_a_discarded_response_to_three_answers_says_nothing(tmp_path: Path) -> None:
+    fields = {"prompt": "Hi", "response1": "A", "response2": "B", "response3": "C"}
+    skip = argilla({"best": [said(None, status="discarded")]}, id="r2", fields=fields)
+    good = argilla({"better": [said("response1")]})
+    assert len(read(tmp_path, "argilla", good, skip)) == 1
+    assert not (tmp_path / "rejected.jsonl").exists()
+
+
+def test_a_question_that_a_person_left_open_says_nothing(tmp_path: Path) -> None:
+    row = argilla({"better": [said("response1")], "clear": [said(None), said(3, "u2")]})
+    asked = [{"name": "clear", "scale": [1, 5], "about": "response1"}]
+    records = read(tmp_path, "argilla", row, questions=asked)
+    assert [(one["kind"], one["annotator_id"]) for one in records] == [
+        ("comparison", "argilla-u1"),
+        ("question", "argilla-u2"),
+    ]
+
+
+FIELDS = {"prompt": "Hi", "response1": "A", "response2": "B"}
+RANKING = [{"rank": 2, "value": "response1"}, {"rank": 1, "value": "response2"}]
+ARGILLA_LAYOUTS: dict[str, dict[str, Any]] = {
+    "1.x record": {
+        "id": "r",
+        "fields": FIELDS,
+        "responses": [
+            {
+                "user_id": "u1",
+                "status": "submitted",
+                "values": {"better": {"value": "response1"}, "order": None},
+            },
+            {"user_id": "u2", "status": "submitted", "values": {"order": {"value": RANKING}}},
+            {"user_id": "u3", "status": "discarded", "values": None},
+            {"user_id": "u4", "status": "draft", "values": {"better": {"value": "response2"}}},
+        ],
+        "suggestions": [{"question_name": "better", "value": "response2", "agent": "gpt"}],
+    },
+    "1.x table": FIELDS
+    | {
+        "better": [
+            {"user_id": "u1", "value": "response1", "status": "submitted"},
+            {"user_id": "u3", "value": None, "status": "discarded"},
+            {"user_id": "u4", "value": "response2", "status": "draft"},
+        ],
+        "better-suggestion": "response2",
+        "better-suggestion-metadata": {"type": "model", "score": 0.5, "agent": "gpt"},
+        "order": [
+            {
+                "user_id": "u2",
+                "value": {"rank": [2, 1], "value": ["response1", "response2"]},
+                "status": "submitted",
+            }
+        ],
+        "order-suggestion": None,
+        "order-suggestion-metadata": {"type": None, "score": None, "agent": None},
+        "external_id": "e",
+        "metadata": "{}",
+    },
+    "2.x table": FIELDS
+    | {
+        "id": "r",
+        "status": "completed",
+        "_server_id": "s",
+        "better.responses": ["response1", None, "response2"],
+        "better.responses.users": ["u1", "u3", "u4"],
+        "better.responses.status": ["submitted", "discarded", "draft"],
+        "better.suggestion": "response2",
+        "better.suggestion.score": 0.5,
+        "better.suggestion.agent": "gpt",
+        "order.responses": [["response2", "response1"]],
+        "order.responses.users": ["u2"],
+        "order.responses.status": ["submitted"],
+        "order.suggestion": None,
+    },
+}
+
+
+@pytest.mark.parametrize("layout", ARGILLA_LAYOUTS)
+def test_every_layout_of_argilla_says_the_same(tmp_path: Path, layout: str) -> None:
+    records = read(tmp_path, "argilla", ARGILLA_LAYOUTS[layout])
+    said = {one["annotator_id"]: one.get("outcome") or one["ranks"] for one in records}
+    assert said == {
+        "argilla-u1": "a",
+        "argilla-u2": [2, 1],
+        "argilla-u3": "skip",
+        "argilla-gpt": "b",
+    }
+    assert {one["annotator_kind"] for one in records} == {"human", "model"}
+    assert all(one["completions"] == [assistant("A"), assistant("B")] for one in records)
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "field"),
+    [
+        ("1.x record", {"responses": ["u1"]}, "responses"),
+        (
+            "1.x record",
+            {"responses": [{"user_id": "u1", "values": {"better": 1}}]},
+            "responses.better",
+        ),
+        ("1.x record", {"suggestions": {"better": "response1"}}, "suggestions"),
+        ("1.x record", {"suggestions": [{"value": "response1"}]}, "question_name"),
+        (
+            "1.x table",
+            {"better": [{"user_id": None, "value": "response1"}]},
+            "responses.better.user_id",
+        ),
+        ("2.x table", {"better.responses.users": ["u1"]}, "better.responses"),
+        ("2.x table", {"better.responses.status": "submitted"}, "better.responses"),
+    ],
+)
+def test_a_bad_row_of_another_layout_of_argilla_is_set_aside(
+    tmp_path: Path, layout: str, changes: dict[str, object], field: str
+) -> None:
+    bad = ARGILLA_LAYOUTS[layout] | changes
+    assert len(read(tmp_path, "argilla", argilla({"better": [said("tie")]}), bad)) == 1
+    assert [(line, found) for line, found, _ in rejected(tmp_path)] == [(2, field)]
+
+
+def minimal(**columns: object) -> dict[str, Any]:
+    """A row of Label Studio's JSON-MIN."""
+    return {
+        "prompt": "Hi",
+        "answer1": "A",
+        "answer2": "B",
+        "id": 1,
+        "annotator": 3,
+        "annotation_id": 7,
+        "created_at": "2026-03-01T12:00:00Z",
+        "updated_at": "2026-03-01T12:00:00Z",
+        "lead_time": 2.5,
+    } | columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"pw": [{"selected": "right"}]}, "b"),
+        ({"best": "answer1"}, "a"),
+        ({"rank": [{"ranker": {"rank": ["answer2", "answer1"]}}]}, [2, 1]),
+        ({"pw": [{"selected": "left"}], "why": "because"}, "a"),
+    ],
+)
+def test_json_min_is_read_as_the_full_export(
+    tmp_path: Path, columns: dict[str, object], said: object
+) -> None:
+    (record,) = read(tmp_path, "label_studio", minimal(**columns))
+    assert (record.get("outcome") or record["ranks"]) == said
+    assert record["annotator_id"] == "label_studio-3" and record["duration_s"] == 2.5
+    assert record["completions"] == [assistant("A"), assistant("B")]
+
+
+def test_grades_of_json_min_say_in_the_config_what_they_are_about(tmp_path: Path) -> None:
+    row = minimal(clear=[{"rating": 4}], true="yes", both={"choices": ["x", "y"]})
+    asked = [
+        {"name": "clear", "scale": [1, 5], "about": "answer1"},
+        {"name": "true", "choices": ["no", "yes"], "about": "answer2"},
+    ]
+    first, second = read(tmp_path, "label_studio", row, questions=asked)
+    assert first["answers"][0]["value"] == 0.75 and first["completions"] == [assistant("A")]
+    assert second["answers"][0]["value"] == 1.0 and second["completions"] == [assistant("B")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        (minimal(), "questions"),
+        (minimal(verdict="fine"), "questions"),
+        (minimal(pw=[{"selected": "middle"}]), "pw"),
+        (minimal(pw=[{"selected": "left"}], annotator=None), "completed_by"),
+    ],
+)
+def test_a_bad_row_of_json_min_is_set_aside(tmp_path: Path, bad: object, field: str) -> None:
+    good = minimal(pw=[{"selected": "left"}])
+    assert len(read(tmp_path, "label_studio", good, bad)) == 1
+    assert [(line, found) for line, found, _ in rejected(tmp_path)] == [(2, field)]
+
+
+def test_annotations_of_old_exports_are_called_completions(tmp_path: Path) -> None:
+    row = task(annotation(picked("left")))
+    row["completions"] = row.pop("annotations")
+    assert len(read(tmp_path, "label_studio", row)) == 1

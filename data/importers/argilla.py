@@ -1,4 +1,6 @@
-"""Argilla's records as JSON or JSONL (2.x): fields, responses by people, suggestions by models.
+"""Argilla's records: fields, responses by people, suggestions by models.
+
+Read are records of 2.x as JSON or JSONL, and the layouts in `argilla_layouts.py`.
 
 A LabelQuestion that names an answer's field is a comparison, a RankingQuestion a ranking, and a
 RatingQuestion or another LabelQuestion grades an answer, by what the config says. Drafts are left
@@ -14,6 +16,7 @@ from typing import Any
 
 from align.data.config import FeedbackSource
 from align.data.files import Row, column, text
+from align.data.importers.argilla_layouts import as_record
 from align.data.importers.header import Located, located
 from align.data.importers.tasks import Reply, Sheet, records_of, task_of
 from align.data.messages import shown
@@ -29,6 +32,7 @@ def read(path: Path, rejects: Rejects, source: FeedbackSource) -> Iterator[Locat
 
 
 def _records(row: Row, source: FeedbackSource) -> list[Record]:
+    row = as_record(row)
     task = task_of(_object(row, "fields"), source.fields)
     return records_of(task, _sheets(row, source), source.questions)
 
@@ -62,7 +66,9 @@ def _responses(row: Row) -> dict[tuple[str, str], list[Reply]]:
                 raise BadRow(f"{name}.user_id", f"must name a person, found {shown(user_id)}")
             if status not in STATUSES:
                 raise BadRow(f"{name}.status", f"must be one of {', '.join(STATUSES)}")
-            replies[user_id, status].append(Reply(question, _value(column(one, "value"))))
+            value = column(one, "value")
+            if value is not None or status != "submitted":  # not every question must be answered
+                replies[user_id, status].append(Reply(question, _value(value)))
     return replies
 
 
@@ -78,7 +84,13 @@ def _suggestions(row: Row) -> dict[str, list[Reply]]:
 
 
 def _value(value: Any) -> Any:
-    """A ranking, which is names in order or {value, rank} objects, as groups; else unchanged."""
+    """A ranking, which is names in order or {value, rank} objects, as groups; else unchanged.
+
+    `datasets` makes one object of lists of a list of objects.
+    """
+    if isinstance(value, dict) and all(isinstance(part, list) for part in value.values()):
+        parts = zip(*value.values(), strict=False)
+        value = [dict(zip(value, one, strict=True)) for one in parts]
     if not isinstance(value, list):
         return value
     if all(isinstance(one, str) for one in value):

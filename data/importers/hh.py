@@ -1,9 +1,9 @@
 """Chosen and rejected answers as text: whole transcripts (Anthropic HH), or prompt and answers.
 
 A transcript is "\\n\\nHuman: ...\\n\\nAssistant: ..." and ends with the answer; both of a row share
-all that comes before it. A row with a `prompt` has it once, as a transcript or as plain text, and
-only the answers in `chosen` and `rejected`. HH is MIT, github.com/anthropics/hh-rlhf (Bai et al.
-2022).
+all that comes before it. A row with a `prompt` has it as a transcript or as plain text, and in
+`chosen` and `rejected` the answers alone, or whole transcripts that begin with it. HH is MIT,
+github.com/anthropics/hh-rlhf (Bai et al. 2022).
 """
 
 import re
@@ -30,10 +30,12 @@ def read(path: Path, rejects: Rejects, source: FeedbackSource) -> Iterator[Locat
 
 
 def _comparison(row: Row, source: FeedbackSource) -> Iterator[Record]:
-    if "prompt" in row:
+    if "prompt" in row and not transcript(text(row, "chosen")):
         parts = _prompt(row), answer_of(row, "chosen"), answer_of(row, "rejected")
     else:
         parts = shared_prompt(_answered(row, "chosen"), _answered(row, "rejected"), "rejected")
+        if "prompt" in row and _prompt(row) != parts[0]:
+            raise BadRow("prompt", "is not what chosen and rejected begin with")
     yield chosen_over_rejected(*parts, source)
 
 

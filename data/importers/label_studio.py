@@ -1,10 +1,14 @@
-"""Label Studio's JSON export: tasks with the annotations that people made.
+"""Label Studio's exports, JSON and JSON-MIN: tasks with the annotations that people made.
 
 Read are the results of the tags Pairwise, Ranker, Choices, Rating and Number. The config says where
 a task's `data` keeps prompt and answers, and what ratings are worth. A tag that grades one answer
 is known by its `to_name`, where the object tag is named like the field. Annotations with
 `was_cancelled` are skips, those with `ground_truth` are gold. `predictions`, of models, are left
-out. Documented in Label Studio's "Task format" and tag pages.
+out. Before Label Studio 1.0 annotations were called completions.
+
+JSON-MIN has a row per annotation, with the task's data and the tags' values side by side. It leaves
+out `to_name`, so the config says in `about` which answer a tag grades, and what was cancelled.
+Documented in Label Studio's "Task format", "Export" and tag pages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +19,13 @@ from typing import Any
 from align.data.config import AskedQuestion, FeedbackSource
 from align.data.files import Row, column, text
 from align.data.importers.header import Located, located
-from align.data.importers.tasks import Reply, Sheet, Task, records_of, task_of
+from align.data.importers.tasks import ANSWER_FIELDS, Reply, Sheet, Task, records_of, task_of
 from align.data.importers.texts import time_of
 from align.data.messages import shown
 from align.data.rejects import BadRow, Rejects
 from align.data.schemas import Record
 
+SAID = {"selected", "ranker", "choices", "rating", "number"}  # the values of tags
 UNRANKED = "_"  # the Ranker's name for items that were left in the list
 
 
@@ -30,12 +35,45 @@ def read(path: Path, rejects: Rejects, source: FeedbackSource) -> Iterator[Locat
 
 
 def _records(row: Row, source: FeedbackSource) -> list[Record]:
+    row = _full(row, source) if "annotation_id" in row else row
     data = column(row, "data")
     if not isinstance(data, dict):
         raise BadRow("data", f"must be an object, found {shown(data)}")
     task = task_of(data, source.fields)
-    sheets = [_sheet(row, one, task, source) for one in _objects(row, "annotations")]
+    old = "annotations" not in row and "completions" in row
+    annotations = _objects(row, "completions" if old else "annotations")
+    sheets = [_sheet(row, one, task, source) for one in annotations]
     return records_of(task, sheets, source.questions)
+
+
+def _full(row: Row, source: FeedbackSource) -> Row:
+    """A row of JSON-MIN as a task of the JSON export."""
+    asked = {question.name for question in source.questions}
+    tags = {name: value for name, value in row.items() if name in asked or _is_said(row, value)}
+    if not tags:
+        raise BadRow("questions", f"no column is what a tag says; found {shown(list(row))}")
+    annotation = {
+        "id": row["annotation_id"],
+        "completed_by": column(row, "annotator"),
+        "created_at": row.get("created_at"),
+        "lead_time": row.get("lead_time"),
+        "result": [
+            {"from_name": name, "value": one if isinstance(one, dict) else {"choices": [one]}}
+            for name, value in tags.items()
+            for one in (value if isinstance(value, list) else [value])
+        ],
+    }
+    data = {name: row[name] for name in row if name not in tags and name not in annotation}
+    return {"data": data, "annotations": [annotation]} | {
+        name: row[name] for name in ("id", "project") if name in row
+    }
+
+
+def _is_said(row: Row, value: Any) -> bool:
+    """Whether a column of JSON-MIN is what a tag says, and not a part of the task."""
+    if isinstance(value, list) and value:
+        return all(isinstance(one, dict) and SAID & one.keys() for one in value)
+    return isinstance(value, str) and value in row and value.startswith(ANSWER_FIELDS)
 
 
 def _objects(row: Row, name: str) -> list[Row]:

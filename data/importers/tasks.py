@@ -86,7 +86,7 @@ def records_of(
     for sheet in sheets:
         mine = _skip(task, sheet) if sheet.declined else _said(task, sheet, asked)
         records += mine
-        unread |= {reply.question for reply in sheet.replies}
+        unread |= set() if sheet.declined else {reply.question for reply in sheet.replies}
     if unread and not records:
         found = shown(sorted(unread))
         raise BadRow("questions", f"nothing says what replies to {found} are worth")

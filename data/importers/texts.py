@@ -1,6 +1,7 @@
 """Prompts, answers and times as exports write them, each checked in its row."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from align.data.files import Row, column
 from align.data.importers.header import UNKNOWN_TIME
@@ -19,7 +20,7 @@ from align.data.rejects import BadRow
 def prompt_of(row: Row, name: str) -> list[Message]:
     """A text, as one user turn, or a list of messages that ends with the user. Raises: BadRow."""
     value = column(row, name)
-    prompt = user(value) if isinstance(value, str) else value
+    prompt = user(value) if isinstance(value, str) else _without_nulls(value)
     if problem := prompt_problem(prompt):
         raise BadRow(name, problem)
     return list(prompt)
@@ -28,7 +29,7 @@ def prompt_of(row: Row, name: str) -> list[Message]:
 def answer_of(row: Row, name: str) -> list[Message]:
     """A text, or a list of one assistant message. Raises: BadRow."""
     value = column(row, name)
-    answer = assistant(value) if isinstance(value, str) else value
+    answer = assistant(value) if isinstance(value, str) else _without_nulls(value)
     if problem := completion_problem(answer):
         raise BadRow(name, problem)
     return list(answer)
@@ -36,12 +37,23 @@ def answer_of(row: Row, name: str) -> list[Message]:
 
 def conversation_of(row: Row, name: str) -> list[Message]:
     """A list of messages that ends with an answer. Raises: BadRow."""
-    messages = column(row, name)
+    messages = _without_nulls(column(row, name))
     if problem := messages_problem(messages):
         raise BadRow(name, problem)
     if messages[-1]["role"] != "assistant":
         raise BadRow(name, f"must end with an answer, found {shown(messages[-1])}")
     return list(messages)
+
+
+def _without_nulls(messages: Any) -> Any:
+    """Messages without the keys that only others of a table have, such as `tool_calls`."""
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        return messages
+    kept = ("role", "content")
+    return [
+        {key: value for key, value in one.items() if value is not None or key in kept}
+        for one in messages
+    ]
 
 
 def shared_prompt(

@@ -2,7 +2,8 @@
 
 A preference row has `chosen` and `rejected`, as texts or as lists of messages, and either a
 `prompt` or none: then it is what both begin with. An unpaired row has `prompt`, `completion` and a
-`label`, true or false: a questionnaire of one question. Documented in TRL's "Dataset formats and
+`label`, true or false: a questionnaire of one question. A `margin` or scores beside an answer are
+left out: they do not say on what scale. Documented in TRL's "Dataset formats and
 types".
 """
 
@@ -21,6 +22,7 @@ from align.data.messages import Message, assistant, sha256_of, shown, user
 from align.data.rejects import BadRow, Rejects
 from align.data.schemas import Record
 
+MORE_THAN_TEXT = ("images", "image", "tools")  # which are shown to a model beside the messages
 WORDS = re.compile(r".*\s", re.DOTALL)  # greedy: up to the last space
 
 
@@ -30,11 +32,15 @@ def read(path: Path, rejects: Rejects, source: FeedbackSource) -> Iterator[Locat
 
 
 def _records(row: Row, source: FeedbackSource) -> Iterator[Record]:
+    for name in MORE_THAN_TEXT:
+        if row.get(name):
+            raise BadRow(name, f"a prompt is text alone here, found {shown(row[name])}")
     if "label" in row:
         yield _question(row, source)
     elif _holds_prompt(column(row, "chosen")):
         chosen, rejected = conversation_of(row, "chosen"), conversation_of(row, "rejected")
-        yield chosen_over_rejected(*shared_prompt(chosen, rejected, "rejected"), source)
+        prompt, better, worse = shared_prompt(chosen, rejected, "rejected")
+        yield chosen_over_rejected(_with_prompt(row, prompt), better, worse, source)
     elif "prompt" in row or not isinstance(row["chosen"], str):
         prompt = prompt_of(row, "prompt")
         chosen, rejected = answer_of(row, "chosen"), answer_of(row, "rejected")
@@ -47,6 +53,19 @@ def _holds_prompt(chosen: Any) -> bool:
     """Whether messages begin with the prompt; some sets repeat it in a column `prompt`."""
     first = chosen[0] if isinstance(chosen, list) and chosen else None
     return isinstance(first, dict) and first.get("role") in ("system", "user")
+
+
+def _with_prompt(row: Row, shared: list[Message]) -> list[Message]:
+    """What both conversations begin with, and the system turn that only a column `prompt` has."""
+    if row.get("prompt") is None:
+        return shared
+    prompt = prompt_of(row, "prompt")
+    is_a_turn = isinstance(row["prompt"], str) and prompt[0] in shared
+    if is_a_turn or prompt == shared:
+        return shared
+    if prompt[1:] == shared and prompt[0]["role"] == "system":
+        return prompt
+    raise BadRow("prompt", "is not what chosen and rejected begin with")
 
 
 def _split_texts(row: Row) -> tuple[list[Message], list[Message], list[Message]]:

@@ -3,8 +3,9 @@
 The full form has `instruction` and `completions`, each with `annotations`: four aspects rated 1 to
 5 or N/A. One question record per answer holds them, scaled to 0 to 1. `fine-grained_score`, their
 mean, and `overall_score`, from a critique that the judge wrote separately, stay out. The binarized
-form has `prompt`, `chosen`, `rejected` (conversations) and a score of each, 1 to 10: one record of
-both answers. MIT, openbmb/UltraFeedback and HuggingFaceH4/ultrafeedback_binarized (Cui et al. 2023,
+form has `chosen`, `rejected` (conversations) and a score of each: one record of both answers. The
+score is 1 to 10 in HuggingFaceH4/ultrafeedback_binarized, and the mean of the aspects, 1 to 5, in
+argilla/ultrafeedback-binarized-preferences-cleaned. MIT, openbmb/UltraFeedback (Cui et al. 2023,
 arXiv:2310.01377).
 """
 
@@ -65,15 +66,19 @@ def _ratings(annotations: Any) -> list[dict[str, Any]]:
 def _binarized(row: Row) -> Record:
     chosen, rejected = conversation_of(row, "chosen"), conversation_of(row, "rejected")
     prompt, better, worse = shared_prompt(chosen, rejected, "rejected")
-    scores = [_score(row, "score_chosen"), _score(row, "score_rejected")]
+    if "chosen-rating" in row:
+        scores = [_score(row, "chosen-rating", 5), _score(row, "rejected-rating", 5)]
+        models = [text(row, "chosen-model"), text(row, "rejected-model")]
+        return _record(row, prompt, [better, worse], scores, models)
+    scores = [_score(row, "score_chosen", 10), _score(row, "score_rejected", 10)]
     return _record(row, prompt, [better, worse], scores, None)
 
 
-def _score(row: Row, name: str) -> dict[str, Any]:
+def _score(row: Row, name: str, best: int) -> dict[str, Any]:
     score = column(row, name)
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 1 <= score <= 10:
-        raise BadRow(name, f"must be 1 to 10, found {shown(score)}")
-    return _answer("score", "overall", str(score), (score - 1) / 9)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 1 <= score <= best:
+        raise BadRow(name, f"must be 1 to {best}, found {shown(score)}")
+    return _answer("score", "overall", str(score), (score - 1) / (best - 1))
 
 
 def _answer(question: str, criterion: str, option: str, value: float | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ POOL_LABELS = {
     "observed": "two votes agree",
     "unanimity": "all votes agree",
     "cohen": "Cohen's kappa",
+    "cohen_weighted": "Cohen's kappa, weighted",
     "fleiss": "Fleiss' kappa",
     "krippendorff_nominal": "Krippendorff's alpha, nominal",
     "krippendorff_ordinal": "Krippendorff's alpha, ordinal",

@@ -77,6 +77,8 @@ class PoolFigures:
     observed: Statistic
     unanimity: Statistic
     cohen: Statistic
+    cohen_weighted: Statistic
+    """A tie is half as far from better or worse as these are from each other."""
     fleiss: Statistic
     krippendorff_nominal: Statistic
     krippendorff_ordinal: Statistic
@@ -157,6 +159,7 @@ def _pool(votes: Votes, fitted: dawid_skene.DawidSkene) -> PoolFigures:
         observed=observed(votes),
         unanimity=unanimity(votes),
         cohen=Statistic(None, 0, NOT_TWO) if table is None else cohen(table),
+        cohen_weighted=Statistic(None, 0, NOT_TWO) if table is None else cohen(table, "linear"),
         fleiss=fleiss(votes),
         krippendorff_nominal=krippendorff(votes),
         krippendorff_ordinal=krippendorff(votes, "ordinal"),

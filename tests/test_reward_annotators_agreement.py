@@ -13,7 +13,6 @@ from align.reward.annotators.agreement import (
     NO_PAIRS,
     ONE_LABEL,
     Statistic,
-    agreement_matrix,
     cohen,
     contingency,
     credit_matrix,
@@ -211,18 +210,6 @@ def test_without_a_pair_of_votes_every_statistic_says_so(rows: list[list[int | N
 def test_unanimity_by_hand() -> None:
     votes = votes_on([[0, 0, 0], [0, 0, 1], [2, 2, None], [1, None, None]])
     assert unanimity(votes) == Statistic(2 / 3, 3)
-
-
-@pytest.mark.parametrize("tie", [None, TIE])
-def test_the_agreement_matrix_is_every_pair_of_annotators_alone(tie: int | None) -> None:
-    rows = [*random_rows(5), [None] * 5 + [0]]  # the sixth annotator met nobody
-    matrix = agreement_matrix(votes_on(rows), tie)
-    for one, other in permutations(range(5), 2):
-        both = [[row[one], row[other]] for row in rows[:-1] if None not in (row[one], row[other])]
-        found = matrix.between(one, other)
-        assert value(found) == pytest.approx(slow_observed(both, tie)) and found.n == len(both)
-    assert matrix.between(5, 0) == matrix.between(2, 5) == Statistic(None, 0, NO_PAIRS)
-    assert matrix.n_AA.diagonal().sum() == 0
 
 
 def test_the_three_annotators_of_pandalm_all_agree_on_88_percent(shared: Path) -> None:

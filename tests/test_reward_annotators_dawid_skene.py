@@ -49,8 +49,7 @@ def slow_objective(votes: Votes, fitted: DawidSkene) -> float:
 def slow_em(votes: Votes, steps: int) -> Floats:
     """The posterior after so many steps, counting vote by vote."""
     items, labels = len(votes.items), range(votes.label_count)
-    weights = np.ones(len(votes.item_N)) if votes.weight_N is None else votes.weight_N
-    rows = list(zip(votes.item_N, votes.annotator_N, votes.label_N, weights, strict=True))
+    rows = list(zip(votes.item_N, votes.annotator_N, votes.label_N, strict=True))
     counts_IL = votes.counts()
     posterior: Floats = counts_IL / counts_IL.sum(axis=1, keepdims=True)
     for _ in range(steps):
@@ -61,26 +60,20 @@ def slow_em(votes: Votes, steps: int) -> Floats:
             for true in labels
             for said in labels
         }
-        for item, a, said, weight in rows:
+        for item, a, said in rows:
             for true in labels:
-                counts[a, true, said] += weight * posterior[item, true]
+                counts[a, true, said] += posterior[item, true]
         fresh = np.array([[p / sum(prior) for p in prior] for _ in range(items)])
-        for item, a, said, weight in rows:
+        for item, a, said in rows:
             for true in labels:
                 p = counts[a, true, said] / sum(counts[a, true, other] for other in labels)
-                fresh[item, true] *= p**weight
+                fresh[item, true] *= p
         posterior = fresh / fresh.sum(axis=1, keepdims=True)
     return posterior
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_every_step_is_what_loops_give(weighted: bool) -> None:
+def test_every_step_is_what_loops_give() -> None:
     votes, _ = planted((0.8, 0.7, 0.4), 12, 3, seed=1)
-    if weighted:
-        weights = np.random.default_rng(2).uniform(0, 3, len(votes.item_N))
-        items = [votes.items[item] for item in votes.item_N]
-        names = [votes.annotators[annotator] for annotator in votes.annotator_N]
-        votes = votes_of(items, names, ["human"] * len(items), votes.label_N, weights)
     fitted = fit(votes)
     expected = slow_em(votes, len(fitted.objectives))
     assert fitted.posterior_IL == pytest.approx(expected, abs=1e-9)

@@ -145,40 +145,6 @@ def _distance(total_L: Floats, level: Literal["nominal", "ordinal", "interval"])
     return np.asarray((place_L[:, None] - place_L) ** 2, np.float64)
 
 
-@dataclass(frozen=True)
-class AgreementMatrix:
-    """The agreement of any two annotators on the items that both judged."""
-
-    annotators: tuple[str, ...]
-    agreed_AA: Floats  # sum of the agreement over these items
-    n_AA: Ints  # how many items both judged; 0 on the diagonal
-
-    def between(self, first: int, second: int) -> Statistic:
-        """The mean agreement of two annotators, by their numbers."""
-        n = int(self.n_AA[first, second])
-        if not n:
-            return Statistic(None, 0, NO_PAIRS)
-        return Statistic(float(self.agreed_AA[first, second]) / n, n)
-
-
-def agreement_matrix(votes: Votes, tie: int | None = None) -> AgreementMatrix:
-    """Every annotator against every other. Memory grows with A^2, time with the pairs of votes."""
-    count = len(votes.annotators)
-    credit_LL = credit_matrix(votes.label_count, tie)
-    agreed, n = np.zeros(count * count), np.zeros(count * count, np.int64)
-    # Votes on one item stand together: meet the next one, then the one after, until none is left.
-    place_N, lag = np.arange(len(votes.item_N)), 1
-    while len(place_N := place_N[place_N + lag < len(votes.item_N)]):
-        place_N = place_N[votes.item_N[place_N] == votes.item_N[place_N + lag]]
-        one_N, other_N = place_N, place_N + lag
-        pair_N = votes.annotator_N[one_N] * count + votes.annotator_N[other_N]
-        np.add.at(agreed, pair_N, credit_LL[votes.label_N[one_N], votes.label_N[other_N]])
-        np.add.at(n, pair_N, 1)
-        lag += 1
-    agreed_AA, n_AA = agreed.reshape(count, count), n.reshape(count, count)
-    return AgreementMatrix(votes.annotators, agreed_AA + agreed_AA.T, n_AA + n_AA.T)
-
-
 def _judged_twice(votes: Votes) -> Ints:
     """The counts of the items that have at least two votes."""
     counts_IL = votes.counts()

@@ -76,8 +76,6 @@ def _maximise(votes: Votes, posterior_IL: Floats) -> tuple[Floats, Floats]:
     counts_ALL = np.empty((annotators, labels, labels))
     for true in range(labels):
         weight_N = posterior_IL[votes.item_N, true]
-        if votes.weight_N is not None:
-            weight_N = weight_N * votes.weight_N
         counts = np.bincount(said_N, weight_N, minlength=annotators * labels)
         counts_ALL[:, true, :] = counts.reshape(annotators, labels)
     counts_ALL += _start_counts(labels)
@@ -94,8 +92,6 @@ def _expect(
     log_joint_IL = np.empty((items, labels))
     for true in range(labels):
         log_N = log_confusion_ALL[votes.annotator_N, true, votes.label_N]
-        if votes.weight_N is not None:
-            log_N = log_N * votes.weight_N
         log_joint_IL[:, true] = np.bincount(votes.item_N, log_N, minlength=items)
     log_joint_IL += np.log(prior_L)
     known_I = gold_I != UNKNOWN

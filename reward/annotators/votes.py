@@ -36,7 +36,6 @@ class Votes:
     item_N: Ints
     annotator_N: Ints
     label_N: Ints
-    weight_N: Floats | None  # how many votes each counts for in Dawid-Skene; None: one
     items: tuple[str, ...]
     annotators: tuple[str, ...]
     kinds: tuple[str, ...]  # of the annotators: human, model or programmatic
@@ -79,7 +78,6 @@ class Votes:
             item_N=self.item_N[kept_N],
             annotator_N=self.annotator_N[kept_N],
             label_N=self.label_N[kept_N],
-            weight_N=None if self.weight_N is None else self.weight_N[kept_N],
             time_N=None if self.time_N is None else self.time_N[kept_N],
         )
 
@@ -89,7 +87,6 @@ def votes_of(
     annotator_ids: Sequence[str],
     kinds: Sequence[str],
     labels: Sequence[int] | Ints,
-    weights: Sequence[float] | Floats | None = None,
     label_count: int = 3,
     times: Times | None = None,
 ) -> Votes:
@@ -110,7 +107,6 @@ def votes_of(
         item_N[last_N],
         annotator_N[last_N],
         np.asarray(labels, np.int64)[last_N],
-        None if weights is None else np.asarray(weights, np.float64)[last_N],
         items,
         annotators,
         _kind_of_each(annotators, annotator_N, kinds),

@@ -147,6 +147,7 @@ def _print_ratings(criterion: str, found: Ratings) -> None:
     drawn = "annotators" if found.by_annotator else "votes: too few annotators to stand for others"
     average = "the average of each group" if len(found.groups) > 1 else "the average"
     note(f"ties: {found.ties}; 1000 is {average}; intervals by bootstrap over {drawn}")
+    note("no interval ends nearer than 1.96 standard errors: votes may be alike by chance")
     if found.even_tie is not None:
         note(f"two equal players tie in {found.even_tie:.0%} of their battles")
     if found.position_effect is not None:

@@ -115,7 +115,7 @@ def test_scores_learnt_from_best_of_pairs_are_those_of_choix() -> None:
     best = generator.choice(4, 600, p=chance).tolist()
     records = [best_of(f"f{i}", "abcd", pick, annotator_id=f"w{i}") for i, pick in enumerate(best)]
     found = list(fitted_scores(list(pairs(records).values())).values())
-    data = [(pick, [other for other in range(4) if other != pick]) for pick in best]
+    data = [(pick, tuple(other for other in range(4) if other != pick)) for pick in best]
     expected = choix.ilsr_top1(4, data, tol=1e-12)
     np.testing.assert_allclose(found, expected - expected.mean(), atol=1e-5)
     np.testing.assert_allclose(found, planted_scores, atol=0.2)

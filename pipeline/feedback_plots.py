@@ -36,8 +36,11 @@ def rating_intervals(ratings: Sequence[RatingInterval], unit: str) -> Plot:
     rows = sorted(named, key=lambda rating: rating.value)
     best = rows[-1]
     near = sum(rating.high >= best.low for rating in rows) - 1
+    level = sum(f"{rating.value:.4g}" == f"{best.value:.4g}" for rating in rows)
     title = f"{_short(best.player)} is ahead with {best.value:.4g}"
-    if near:
+    if level > 1:
+        title = f"{level} of {len(rows)} players are level with {best.value:.4g}"
+    if near and level == 1:
         title += f", but the intervals of {near} of {len(rows) - 1} others reach into its own"
 
     def draw(axes: Axes) -> None:

@@ -373,7 +373,7 @@ def test_players_who_never_met_are_in_groups_of_their_own(feedback: Align, tmp_p
     assert "p x" in words(second.split("Who should meet next")[1])
     html = (out / "agreement.html").read_text("utf-8")
     assert never in html
-    assert html.count("is ahead with") == 2 * 2  # a title and a description for each group
+    assert html.count("2 of 2 players are level") == 2 * 2  # title and description, each group
     assert "Elo by overall, group 2 of 2" in html
 
 

@@ -135,6 +135,11 @@ def test_the_best_player_is_named_with_how_sure_that_is(second: RatingInterval, 
     assert "A 1100, 1050 to 1150; B" in plot.svg  # the best first
 
 
+def test_nobody_is_ahead_where_all_are_level() -> None:
+    level = [RatingInterval(name, 1000, 900, 1100) for name in "AB"]
+    assert rating_intervals(level, "Elo").title == "2 of 2 players are level with 1000"
+
+
 def test_one_player_alone_is_drawn() -> None:
     assert rating_intervals([RatingInterval("A", 0.0, 0.0, 0.0)], "Elo").title == (
         "A is ahead with 0"

@@ -89,6 +89,9 @@ def _value_checks(pairs: pa.Table) -> Iterator[Check]:
     yield (prob < 0.5) | (prob > 1), "target_prob", "must be 0.5 to 1"
     yield (margin < 0) | (tie & (margin != 0)), "margin", "must be at least 0, and 0 for a tie"
     yield (noise < 0) | (noise >= 0.5), "noise_prob", "must be at least 0 and below 1/2"
+    agreement = numbers(pairs["agreement"])
+    yield (agreement < 0) | (agreement > 1), "agreement", "must be 0 to 1"
+    yield numbers(pairs["n_annotators"]) < 1, "n_annotators", "must be at least 1"
     yield flags_of(pc.equal(chosen, rejected)), "rejected_id", "must differ from chosen_id"
     turned = tie & flags_of(pc.greater(chosen, rejected))
     yield turned, "chosen_id", "must be the smaller of the two ids in a tie"
@@ -113,6 +116,11 @@ def _table_checks(pairs: pa.Table) -> Iterator[Check]:
     yield np.abs(total_M - 1) > WEIGHT_TOLERANCE, "weight", "the weights of a group sum to 1"
     size_M = one_array(pairs["group_size"]).to_numpy()
     yield size_M != np.bincount(group_M)[group_M], "group_size", "is not the size of the group"
+    subject_M = joint_codes(names["prompt_id"], _codes(pairs, "criterion"))
+    mixed_M = subject_M != subject_M[first_of(group_M)]
+    yield mixed_M, "group_id", "the group holds another prompt or criterion"
+    known_M = first_of(_codes(pairs, "pair_id")) != np.arange(len(pairs))
+    yield known_M, "pair_id", "is the id of an earlier pair"
     split_M = names["split"]
     first_M = first_of(names["cluster_id"])
     yield split_M != split_M[first_M], "split", "the cluster is in two splits"

@@ -139,6 +139,10 @@ def _preference_number_problems(row: Record) -> Problems:
         yield "margin", f"must be at least 0, and 0 for a tie, found {row['margin']}"
     if row["target_prob"] == 0.5 and row["chosen_id"] > row["rejected_id"]:
         yield "chosen_id", "must be the smaller of the two ids in a tie"
+    if row["agreement"] is not None and not 0 <= row["agreement"] <= 1:
+        yield "agreement", f"must be 0 to 1, found {row['agreement']}"
+    if row["n_annotators"] < 1:
+        yield "n_annotators", f"must be at least 1, found {row['n_annotators']}"
     for name in ("weight", "group_weight"):
         if row[name] <= 0:
             yield name, f"must be above 0, found {row[name]}"

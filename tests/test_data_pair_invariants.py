@@ -52,6 +52,9 @@ def preferences() -> list[Preference]:
         ({"group_weight": 0.0}, "group_weight"),
         ({"noise_prob": 0.5}, "noise_prob"),
         ({"noise_prob": -0.1}, "noise_prob"),
+        ({"agreement": 1.5}, "agreement"),
+        ({"agreement": -0.5}, "agreement"),
+        ({"n_annotators": 0}, "n_annotators"),
         ({"feedback_ids": []}, "feedback_ids"),
         ({"split": "dev"}, "split"),
         ({"chosen_id": ""}, "chosen_id"),
@@ -74,7 +77,7 @@ def test_columns_and_rows_are_judged_alike(changes: dict[str, Any], field: str |
     changes = {name: value for name, value in changes.items() if name in PREFERENCE.names}
     rows[-1] |= changes
     found = {(problem.row, problem.field) for problem in pairs_problems(table_of(rows, PREFERENCE))}
-    between = {"weight", "pair_id"} - {field}  # of its group, whose only row it is
+    between = {"weight", "pair_id", "group_id"} - {field}  # of its group, whose only row it is
     assert {(row, name) for row, name in found if name not in between} == (
         {(3, field)} if field else set()
     )
@@ -94,6 +97,9 @@ def swapped(row: Preference) -> Preference:
         (lambda rows: [*rows, swapped(rows[3]) | {"group_id": "x"}], "pair_id"),
         (lambda rows: [*rows[:2], rows[2] | {"split": "validation"}, rows[3]], "split"),
         (lambda rows: [rows[0] | {"weight": 0.4}, *rows[1:]], "weight"),
+        (lambda rows: [*rows[:2], rows[2] | {"criterion": "honest"}, rows[3]], "group_id"),
+        (lambda rows: [*rows[:3], rows[3] | {"group_id": rows[0]["group_id"]}], "group_id"),
+        (lambda rows: [*rows[:3], rows[3] | {"pair_id": rows[0]["pair_id"]}], "pair_id"),
     ],
 )
 def test_rows_that_contradict_each_other_are_found(

@@ -1,4 +1,26 @@
-"""Schemas, and every invariant of records and preferences."""
+"""Schemas, and every invariant of records and preferences.
+
+What must hold, and the tests that show it (S: test_data_screen.py, P: test_data_pair_invariants.py,
+both of whole tables; the rest is here):
+
+- no null in a required field at any depth: test_no_required_field_may_be_null,
+  test_a_broken_invariant_names_the_field_and_the_reason; S and P: the null cases
+- lists agree in length, best_index in range, ranks dense, completion ids differ, the prompt ends
+  with user or tool, closed sets: test_a_broken_invariant_names_the_field_and_the_reason; S
+- at least so many answers: test_too_few_answers_to_compare_are_a_problem; S
+- the same questions about every answer, and they mean the same: test_several_answers_need_the_same_
+  questions_in_blocks, test_a_question_means_the_same_about_every_completion; S
+- an id names one thing: test_an_id_that_names_two_things_is_found
+- chosen and rejected differ in id and text: test_chosen_and_rejected_must_differ_in_id_and_text; P
+- target_prob 1/2 to 1, margin 0 for a tie: test_a_preference_is_checked; P
+- weights of a group sum to 1, group_size counts it, one split a cluster, no pair twice or reversed,
+  one prompt and criterion a group: test_a_preference_table_is_checked; P
+- every feedback id resolves, none is gold: test_every_feedback_id_resolves_to_a_record_that_is_not_
+  gold, and test_reward_convert.py: test_a_pair_that_rests_on_gold_is_never_published
+- skips and unsure judgements say nothing: test_skipped_battles_say_nothing in
+  test_reward_feedback_pairs.py, and the unsure in test_reward_feedback_rules.py
+- a newer major version is refused: test_a_newer_major_version_is_refused
+"""
 
 import math
 from collections.abc import Callable
@@ -192,6 +214,8 @@ def test_pyarrow_alone_lets_nulls_through() -> None:
         ("rule", {"completion_ids": ["a", "b"]}, "completion_ids", "2 entries for 1"),
         ("ranking", {"completion_ids": ["a", "b", "a"]}, "completion_ids", "must differ"),
         ("ranking", {"generator_ids": ["a"]}, "generator_ids", "1 entries for 3"),
+        ("ranking", {"generator_steps": [1]}, "generator_steps", "1 entries for 3"),
+        ("ranking", {"display_order": [1, 0]}, "display_order", "2 entries for 3"),
         ("ranking", {"display_order": [0, 1, 1]}, "display_order", "must be an order of 0 to 2"),
         ("best_of", {"best_index": 3}, "best_index", "must be 0 to 2"),
         ("best_of", {"best_index": None}, "best_index", "exactly when none_acceptable"),

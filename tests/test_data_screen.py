@@ -84,6 +84,7 @@ BAD: list[dict[str, Any]] = [
     {"completion_ids": ["a", " "]},
     {"completion_ids": ["", "a", "b"]},
     {"generator_ids": ["a"] * 5},
+    {"generator_steps": [1] * 5},
     {"display_order": [7]},
     {"display_order": [0, 0, 0]},
     {"gold": None},

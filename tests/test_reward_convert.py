@@ -14,6 +14,7 @@ from align.data.feedback import read_feedback
 from align.data.importers.header import header
 from align.data.messages import assistant, user
 from align.data.schemas import PREFERENCE, Preference, Record, completed, write_table
+from align.reward import convert as module
 from align.reward.config import FeedbackConfig
 from align.reward.convert import Counts
 from align.reward.convert import convert as convert_parts
@@ -74,6 +75,14 @@ def test_all_kinds_become_one_table_with_counts() -> None:
             records=2, gold=0, silent=1, pairs=1, ties=0, test=held_out.count("comparison")
         ),
     }
+
+
+def test_a_pair_that_rests_on_gold_is_never_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = ranked("g", [1, 2, 3]) | {"gold": True}
+    assert convert([gold, ranked("f", [1, 2, 3])])[0]
+    monkeypatch.setattr(module, "_countable", lambda tables, _: tables)  # as if a filter failed
+    with pytest.raises(AssertionError, match="names gold feedback"):
+        convert([gold, ranked("f", [1, 2, 3])])
 
 
 def test_no_records_give_no_pairs() -> None:

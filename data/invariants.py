@@ -70,7 +70,7 @@ def _contradictions(table: pa.Table, repeated: Ints) -> dict[int, tuple[str, str
         for row in np.flatnonzero(~good_R).tolist()
     }
     for field, meaning_R, reason in (
-        ("prompt_id", _prompt_codes(table), "{} is the id of another prompt"),
+        ("prompt_id", prompt_codes(table), "{} is the id of another prompt"),
         ("cluster_id", _cluster_codes(table), "prompt {} is in another cluster in an earlier row"),
     ):
         other_R = good_R & (meaning_R != meaning_R[_earliest(prompt_R, arrival_R, good_R)])
@@ -96,7 +96,7 @@ def _earliest(group_N: Ints, arrival_N: Ints, good_N: Flags) -> Ints:
     return earliest
 
 
-def _prompt_codes(table: pa.Table) -> Ints:
+def prompt_codes(table: pa.Table | pa.RecordBatch) -> Ints:
     """A number for each different list of messages."""
     start_R1, messages = ragged(table["prompt"])
     message = joint_codes(*(text_codes(messages.field(name)) for name in ("role", "content")))

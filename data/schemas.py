@@ -47,7 +47,7 @@ HEADER = [
     _required("kind", CHOICE),
     _required("prompt_id", pa.string()),  # sha256 of the prompt, see data/messages.py
     _required("prompt", MESSAGES),
-    pa.field("cluster_id", pa.string()),  # near-duplicates share it; null means prompt_id
+    pa.field("cluster_id", pa.string()),  # near-duplicates share it; null: that of its text
     _required("completions", _list_of(MESSAGES)),  # each is one assistant turn
     _required("completion_ids", _list_of(pa.string())),
     pa.field("generator_ids", _list_of(pa.string(), nullable=True)),

@@ -26,7 +26,8 @@ class QuestionsConfig(Section):
     """A score by the weights of the questions, the overall judgement alone, or a score by weights
     that are learned from overall judgements and battles."""
     least_gap: float = Field(default=0.1, ge=0)
-    """Scores closer than this are a tie."""
+    """Scores closer than this are a tie where one record asks about both answers; answers that were
+    judged apart make no pair then, as nobody called them equal."""
     criterion_weights: dict[str, float] = Field(default_factory=dict)
     """How much each criterion counts in a score: 1 where it is not named."""
 

@@ -10,6 +10,7 @@ changes a row.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.data.arrays import Flags, one_array, text_codes
-from align.data.by_prompt import RUN_BYTES, Slice, Slices, by_prompt
+from align.data.by_prompt import RUN_BYTES, Slice
 from align.data.errors import DataError, UserError
-from align.data.invariants import Problem, consistent
+from align.data.invariants import Problem
 from align.data.pair_invariants import pairs_problems, provenance_problems
 from align.data.record_batches import record_batch
 from align.data.rejects import Rejects
+from align.data.same_texts import by_text
 from align.data.schemas import FEEDBACK, PREFERENCE, Record
 from align.data.splits import Assignment, by_hash, frozen
 from align.reward.config import FeedbackConfig
@@ -93,7 +95,8 @@ def convert(
     if config.comparisons.pairs == "fitted" and fit is None:
         raise UserError("feedback.comparisons.pairs: fitted needs a fit of strengths: use `raw`")
     options = Options(config, fit)
-    with by_prompt(_batches(records), folder, run_bytes) as slices:
+    aside = partial(set_aside, rejects=rejects)
+    with by_text(_batches(records), aside, folder, run_bytes) as slices:
         if config.questions.mode == "learned":
             usable = _usable(slices, counted)
             weights = learned.learned_weights(map(learned.differences, usable))
@@ -105,11 +108,8 @@ def convert(
             truth = truth_of(votes_on_pairs(_usable(slices, counted), options))
         provenance = Provenance(splits, truth, converters)
         for one in slices:
-            tables, problems = consistent(one, slices.repeated)
-            for problem in problems:
-                set_aside(one, problem, rejects)
-            if tables:
-                part = _part(tables, _countable(tables, counted), options, provenance)
+            if one:
+                part = _part(one, _countable(one, counted), options, provenance)
                 yield replace(part, leaks=leaks)
                 leaks = ()
 
@@ -141,9 +141,9 @@ def set_aside(tables: Slice, problem: Problem, rejects: Rejects | None) -> None:
     rejects.add(Path(file), line, problem.field, problem.reason)
 
 
-def _usable(slices: Slices, counted: Counted | None) -> Iterator[Slice]:
+def _usable(slices: Iterable[Slice], counted: Counted | None) -> Iterator[Slice]:
     """What counts of each slice, for what is learned from all records before any becomes a pair."""
-    return (_countable(consistent(one, slices.repeated)[0], counted) for one in slices)
+    return (_countable(one, counted) for one in slices)
 
 
 def _countable(tables: Slice, counted: Counted | None) -> Slice:
@@ -208,7 +208,7 @@ def _counts(
 
 
 def _splits(
-    slices: Slices, config: FeedbackConfig, held_out: float, assignments: Path | None
+    slices: Iterable[Slice], config: FeedbackConfig, held_out: float, assignments: Path | None
 ) -> tuple[Assignment, tuple[str, ...]]:
     if config.near_duplicates:
         return frozen(_prompts(slices), assignments, held_out)
@@ -224,5 +224,5 @@ def _prompts(slices: Iterable[Slice]) -> dict[str, tuple[str, str]]:
             rows = table.select(["prompt_id", "prompt", "cluster_id"]).take(pa.array(first))
             for row in rows.to_pylist():
                 text = "\n".join(message["content"] for message in row["prompt"])
-                prompts[row["prompt_id"]] = (text, row["cluster_id"] or row["prompt_id"])
+                prompts[row["prompt_id"]] = (text, row["cluster_id"])
     return prompts

@@ -131,6 +131,7 @@ def simulate_feedback(
         for place, row in enumerate(rows):
             row["created_at"] = (STARTED + place * PACE).isoformat()
             row["feedback_id"] = sha256_of([seed, row])
+            row["cluster_id"] = row["prompt_id"]  # the grammar writes no prompt in two ways
     return records
 
 

@@ -110,6 +110,41 @@ def test_kinds_that_disagree_are_merged_by_their_numbers_of_records(
     assert pair["chosen"] == assistant(chosen)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "votes", "agreement"),
+    [
+        (["12"], "a", 1.0),
+        (["12"], "b", 0.5),
+        (["12", "12"], "bb", 0.5),
+        (["12", "12"], "aab", 4 / 5),
+        (["11"], ["tie", "a"], 2 / 3),
+        (["12"], "", None),
+    ],
+)
+def test_agreement_is_over_the_votes_of_all_kinds_and_sources(
+    ranks: list[str], votes: Iterable[str], agreement: float | None
+) -> None:
+    records = [ranked(f"r{i}", [int(rank) for rank in one]) for i, one in enumerate(ranks)]
+    records += [battle(f"b{i}", vote, f"source {i}") for i, vote in enumerate(votes)]
+    (pair,), _ = convert(records)
+    assert pair["agreement"] == (agreement and pytest.approx(agreement))
+
+
+def test_a_judge_counts_for_nobody_where_a_person_judged() -> None:
+    judges = [
+        battle(f"j{i}", "b", f"judge {i}") | {"annotator_kind": "model", "annotator_id": f"j{i}"}
+        for i in range(3)
+    ]
+    people = [ranked("p1", [1, 2]), battle("p2", "tie")]
+    (pair,), _ = convert([*people, *judges])
+    assert (pair["n_annotators"], pair["agreement"]) == (2, 0.5)
+    assert len(pair["annotator_ids"]) == 5  # all of them are named
+    (pair,), _ = convert([people[0], *judges])
+    assert (pair["n_annotators"], pair["agreement"]) == (1, None)
+    (pair,), _ = convert(judges)
+    assert (pair["n_annotators"], pair["agreement"]) == (3, 1.0)
+
+
 def test_a_contradiction_is_a_tie_and_goes_when_ties_are_dropped() -> None:
     records = [ranked("f", [1, 2]), battle("g", "b")]
     assert convert(records, "drop")[0] == []

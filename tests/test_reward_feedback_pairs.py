@@ -117,9 +117,10 @@ def test_gold_rankings_are_never_exported() -> None:
     assert to_pairs(records[:1]) == []
 
 
-def test_answers_of_the_same_text_make_no_pair() -> None:
+def test_answers_of_the_same_text_make_no_pair_and_are_one_answer() -> None:
     same = ranked("f", [1, 2, 3], completions=[assistant("a"), assistant("a"), assistant("b")])
-    assert len(to_pairs([same])) == 2
+    (pair,) = to_pairs([same])
+    assert (pair["chosen_id"], pair["rejected_id"], pair["target_prob"]) == ("0", "2", 1.0)
 
 
 def test_without_an_annotator_exactly_that_contribution_is_gone() -> None:

@@ -86,12 +86,14 @@ def fitted_opinions(table: pa.Table, fit: Fit, z: float) -> Opinions:
     of its two answers took part; the strengths rest on all of its group.
     """
     start_R1, prob_R = votes(table)
-    record_S = np.flatnonzero(~np.isnan(prob_R))
+    codes_A = answer_codes(table)
+    # An answer that met itself, as two answers of one text do, says nothing of its strength.
+    met_R = codes_A[start_R1[:-1]] != codes_A[start_R1[:-1] + 1]
+    record_S = np.flatnonzero(~np.isnan(prob_R) & met_R)
     columns = [name_codes(one_array(table[n]))[0] for n in ("prompt_id", "criterion", "source")]
     group_R = joint_codes(*columns)
     feedback_R, _ = name_codes(one_array(table["feedback_id"]))
     order, start_G1 = runs(group_R[record_S], then=feedback_R[record_S])
-    codes_A = answer_codes(table)
     parts = []
     for record_B in np.split(record_S[order], start_G1[1:-1]) if len(order) else []:
         parts.append(_fitted(record_B, start_R1, codes_A, prob_R[record_B], fit, z))

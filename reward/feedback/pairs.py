@@ -6,7 +6,8 @@ source) and two answers are counted; where several kinds or sources judged the s
 each speaks for the number of its records, and the pair stays in the first of the groups by name.
 
 Legend: R records, A answers, O opinions, L counts of votes, M pairs, E entries of "this rests on
-that record". Of two answers, the low one has the smaller id.
+that record", V verdicts (the low one is worse, equal, better). Of two answers, the low one has the
+smaller id.
 """
 
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from align.data.arrays import (
+    Flags,
     Floats,
     Ints,
     joint_codes,
@@ -38,7 +40,8 @@ class Counts:
     gap_L: Floats  # by how much; nan: unknown
     score_low_L: Floats  # nan: not scored
     score_high_L: Floats
-    agreement_L: Floats  # nan for one vote
+    people_LV: Ints  # opinions in which people had a part
+    models_LV: Ints  # those of judge models alone
     group_weight_L: Floats
     first_L: Ints  # the record with the smallest id
     owner_E: Ints
@@ -58,7 +61,7 @@ class Pairs:
     margin_M: Floats
     score_chosen_M: Floats
     score_rejected_M: Floats
-    agreement_M: Floats
+    agreement_M: Floats  # nan for one opinion
     group_weight_M: Floats
     first_M: Ints  # the record with the smallest id in the first group by name
     kinds_M: Ints  # the kinds it rests on, a bit for each
@@ -120,6 +123,8 @@ def _counted(pool: Pool, ties: Ties) -> Counts:
     order, start_L1 = runs(*(key[kept] for key in keys), then=pool.feedback_R[record_O[kept]])
     order = kept[order]
     first, votes_L = order[start_L1[:-1]], np.diff(start_L1)
+    people_O = np.zeros(len(kept_O), dtype=bool)
+    people_O[said.opinion_E[pool.person_R[said.record_E]]] = True
 
     swap = swap_O[order]
     ours, theirs = said.score_first_O[order], said.score_second_O[order]
@@ -132,7 +137,8 @@ def _counted(pool: Pool, ties: Ties) -> Counts:
         gap_L=run_means(np.where(swap, -1, 1) * said.gap_O[order], start_L1),
         score_low_L=run_means(np.where(swap, theirs, ours), start_L1),
         score_high_L=run_means(np.where(swap, ours, theirs), start_L1),
-        agreement_L=_agreement(prob, start_L1),
+        people_LV=_tally(prob, people_O[order], start_L1),
+        models_LV=_tally(prob, ~people_O[order], start_L1),
         group_weight_L=votes_L / _means_by(joint_codes(group_O[first], kind_O[first]), votes_L),
         first_L=record_E[np.searchsorted(owner_E, np.arange(len(votes_L)))],
         owner_E=owner_E,
@@ -155,11 +161,19 @@ def _entries(pool: Pool, owner_O: Ints) -> tuple[Ints, Ints]:
     return owner_E[order], record_E[order]
 
 
-def _agreement(prob: Floats, start_L1: Ints) -> Floats:
-    """The share of opinions for the commonest of better, worse and tie; nan for one opinion."""
-    votes_L = np.diff(start_L1)
-    same = [run_sums((prob == value).astype(np.int64), start_L1) for value in (0, 0.5, 1)]
-    return np.where(votes_L > 1, np.max(same, axis=0) / votes_L, np.nan)
+def _tally(prob: Floats, counted: Flags, start_L1: Ints) -> Ints:
+    """How many of the opinions that are counted give each verdict."""
+    verdict = np.sign(prob - 0.5).astype(np.int64) + 1
+    tally_LV: Ints = run_sums(np.eye(3, dtype=np.int64)[verdict] * counted[:, None], start_L1)
+    return tally_LV
+
+
+def _agreement(people_MV: Ints, models_MV: Ints) -> Floats:
+    """The share of opinions for the commonest verdict; of models alone where no person judged."""
+    alone_M = people_MV.sum(axis=1) == 0
+    tally_MV = np.where(alone_M[:, None], models_MV, people_MV)
+    votes_M = tally_MV.sum(axis=1)
+    return np.where(votes_M > 1, tally_MV.max(axis=1) / votes_M, np.nan)
 
 
 def _means_by(group_L: Ints, votes_L: Ints) -> Floats:
@@ -208,7 +222,9 @@ def _merged(pool: Pool, counts: Counts) -> Pairs:
         margin_M=np.where(single_M, margin_L[first], merged_margin),
         score_chosen_M=np.where(swap_M, score_high, score_low),
         score_rejected_M=np.where(swap_M, score_low, score_high),
-        agreement_M=np.where(single_M, counts.agreement_L[first], np.nan),
+        agreement_M=_agreement(
+            run_sums(counts.people_LV[order], start_M1), run_sums(counts.models_LV[order], start_M1)
+        ),
         group_weight_M=counts.group_weight_L[first],
         first_M=counts.first_L[first],
         kinds_M=np.bitwise_or.reduceat(kind_bits, start_M1[:-1]) if len(first) else kind_bits,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from align.data.arrays import Flags, Ints, name_codes, one_array, ragged, text_codes, texts_of
 from align.data.record_batches import plain
@@ -16,7 +17,7 @@ from align.reward.feedback.opinions import Opinions, answer_codes, joined, owner
 
 COLUMNS = (
     *("feedback_id", "prompt_id", "prompt", "cluster_id", "completions", "completion_ids"),
-    *("criterion", "annotator_id", "guideline_version", "created_at", "source"),
+    *("criterion", "annotator_id", "annotator_kind", "guideline_version", "created_at", "source"),
 )
 SHARED = pa.schema(
     [plain(FEEDBACK["rule"]).field(n).with_nullable(True) for n in (*COLUMNS, "rule_id")]
@@ -46,6 +47,7 @@ class Pool:
     prompt_R: Ints
     criterion_R: Ints
     source_R: Ints
+    person_R: Flags  # judged by no model
     verdict_R: Flags
     record_A: Ints
     answer_A: Ints
@@ -76,6 +78,7 @@ def pooled(judged: Sequence[Judged]) -> Pool:
         prompt_R=prompt_R,
         criterion_R=np.where(verdict_R, len(criteria), criterion_R),
         source_R=source_R,
+        person_R=pc.not_equal(one_array(table["annotator_kind"]), "model").to_numpy(False),
         verdict_R=verdict_R,
         record_A=owners(start_R1),
         answer_A=answer_codes(table),

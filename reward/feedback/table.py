@@ -107,13 +107,11 @@ def _names(pool: Pool, pairs: Pairs) -> dict[str, pa.Array]:
         name: one_array(pool.table[name]).take(first)
         for name in ("prompt_id", "cluster_id", "criterion", "source", "rule_id")
     }
-    cluster = pc.coalesce(table["cluster_id"], table["prompt_id"])
     group = pc.binary_join_element_wise(
         table["prompt_id"], table["criterion"], table["source"], "|"
     )
     chosen, rejected = ids.take(pa.array(pairs.chosen_M)), ids.take(pa.array(pairs.rejected_M))
     return table | {
-        "cluster_id": cluster,
         "group_id": group,
         "chosen_id": chosen,
         "rejected_id": rejected,
@@ -154,6 +152,8 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
     order, start_E1 = runs(pairs.owner_E, annotator_R[pairs.record_E])
     once = order[start_E1[:-1]]
     annotators_M = np.bincount(pairs.owner_E[once], minlength=count)
+    people_M = np.bincount(pairs.owner_E[once], pool.person_R[pairs.record_E[once]], count)
+    counted_M = np.where(people_M > 0, people_M, annotators_M).astype(np.int64)
     time_R = one_array(table["created_at"]).cast(pa.int64()).to_numpy()
     newest = np.maximum.reduceat(time_R[pairs.record_E], start_M1[:-1])
     converter, config = _converters(pool, pairs, provenance)
@@ -164,7 +164,8 @@ def _provenance(pool: Pool, part: Sorted, provenance: Provenance) -> dict[str, p
             np.concatenate([[0], np.cumsum(annotators_M)]),
             annotators.take(pa.array(annotator_R[pairs.record_E[once]])),
         ),
-        "n_annotators": pa.array(np.minimum(annotators_M, MOST_ANNOTATORS)),
+        # A model is counted where no person judged.
+        "n_annotators": pa.array(np.minimum(counted_M, MOST_ANNOTATORS)),
         "noise_prob": _noise(pool, part, provenance.truth),
         "cluster_id": cluster,
         "split": split,

@@ -55,8 +55,6 @@ def _said(tables: Slice, options: Options) -> Said:
     plain = {"comparisons": ComparisonsConfig(), "rules": RulesConfig()}
     options = replace(options, config=options.config.model_copy(update=plain))
     pool = pooled(judged({kind: _by_annotator(table) for kind, table in tables.items()}, options))
-    # `judged` goes by kind, and without hard rules a kind stays in one piece.
-    kinds = [one_array(tables[kind]["annotator_kind"]) for kind in sorted(tables)]
     said = pool.opinions
     record_O = pool.record_A[said.first_O]
     time_R = one_array(pool.table["created_at"]).to_numpy(zero_copy_only=False)
@@ -66,7 +64,7 @@ def _said(tables: Slice, options: Options) -> Said:
     return Said(
         _pair_ids(pool, order),
         one_array(pool.table["annotator_id"]).take(record_N),
-        pa.concat_arrays(kinds).take(record_N),
+        one_array(pool.table["annotator_kind"]).take(record_N),
         _labels(pool, order),
         time_R[record_O[order]],
     )

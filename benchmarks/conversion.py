@@ -57,10 +57,12 @@ def record_batch(kind: str, first: int, count: int) -> pa.RecordBatch:
     pool = texts(997, 40, np.random.default_rng(0))
     said = pool.take(pa.array((prompt[:, None] * 31 + answer * 7 + 1).ravel() % 997))
     rows = zip(prompt.tolist(), answer.tolist(), strict=True)
+    asked = pool.take(pa.array(prompt % 997)).to_pylist()
+    asked = [f"{text} {one}" for text, one in zip(asked, prompt.tolist(), strict=True)]
     columns = {
         "feedback_id": pa.array([f"feedback-{kind}-{one}" for one in record.tolist()]),
         "prompt_id": pa.array([f"{one * 2654435761 % 2**32:08x}-{one}" for one in prompt.tolist()]),
-        "prompt": messages("user", pool.take(pa.array(prompt % 997))),
+        "prompt": messages("user", pa.array(asked)),
         "completions": lists(messages("assistant", said), size),
         "completion_ids": lists(pa.array([f"{p}-{a}" for p, row in rows for a in row]), size),
         "annotator_id": pa.array([f"annotator-{one}" for one in (record * 7 % 50).tolist()]),

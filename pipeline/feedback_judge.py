@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from align.data.errors import UserError
+from align.data.files import read_rows
 from align.data.messages import Message
 from align.data.records import writable_suffix, write_records
 from align.data.rejects import Rejects
@@ -27,12 +28,13 @@ from align.pipeline.feedback_sources import (
     usable_folder,
 )
 from align.pipeline.progress import Progress, note
+from align.reward.judge import pairwise
 from align.reward.judge.answers import Answers, answers_in, in_pairs, read_answers, single
 from align.reward.judge.asking import Judge, Replies
 from align.reward.judge.endpoint import EndpointJudge
-from align.reward.judge.pairwise import CRITERIA, Battle, judge_battles
+from align.reward.judge.pairwise import CRITERIA
 from align.reward.judge.posting import Endpoint
-from align.reward.judge.rbrm import Exchange, Manner, judge_answers
+from align.reward.judge.rbrm import Exchange, Manner, guideline_of, judge_answers
 from align.reward.judge.records import Origin
 from align.reward.judge.rubric import PromptClass, load_rubric
 
@@ -52,23 +54,26 @@ class Said(NamedTuple):
 class Task:
     """What a judge is asked about, and how."""
 
+    guideline: str
+    """The `guideline_version` of its records."""
     cases: Callable[[Iterable[Answers]], list[Answers]]
     ask: Callable[[Judge, Sequence[Answers], Origin], Said]
 
 
 def task_of(
-    rubric: str | None, pairwise: str | None, prompt_class: PromptClass, calibrated: bool
+    rubric: str | None, criterion: str | None, prompt_class: PromptClass, calibrated: bool
 ) -> Task:
     """Raises: UserError unless it is one of a rubric and a known criterion."""
-    if rubric is not None and pairwise is None:
+    if rubric is not None and criterion is None:
         return _by_rubric(rubric, prompt_class, Manner(calibrated=calibrated))
-    if pairwise is not None and rubric is None:
-        return _by_criterion(pairwise)
+    if criterion is not None and rubric is None:
+        return _by_criterion(criterion)
     raise UserError("give one of --rubric NAME|FILE and --pairwise CRITERION")
 
 
 def _by_rubric(name: str, prompt_class: PromptClass, manner: Manner) -> Task:
     rubric = load_rubric(name)
+    guideline = guideline_of(rubric, manner)
 
     def ask(judge: Judge, cases: Sequence[Answers], origin: Origin) -> Said:
         exchanges = [Exchange(one.prompt, one.completions[0], prompt_class) for one in cases]
@@ -81,7 +86,7 @@ def _by_rubric(name: str, prompt_class: PromptClass, manner: Manner) -> Task:
             )
         return Said(found.records, found.problems, remark)
 
-    return Task(single, ask)
+    return Task(guideline, single, ask)
 
 
 def _by_criterion(name: str) -> Task:
@@ -89,15 +94,17 @@ def _by_criterion(name: str) -> Task:
         raise UserError(f"--pairwise {name}: must be one of {', '.join(CRITERIA)}")
 
     def ask(judge: Judge, cases: Sequence[Answers], origin: Origin) -> Said:
-        battles = [Battle(one.prompt, one.completions[0], one.completions[1]) for one in cases]
-        records, problems, bias = judge_battles(judge, CRITERIA[name], battles, origin)
+        battles = [
+            pairwise.Battle(one.prompt, one.completions[0], one.completions[1]) for one in cases
+        ]
+        records, problems, bias = pairwise.judge_battles(judge, CRITERIA[name], battles, origin)
         remark = (
             f"of {bias.battles:,} battles, {bias.consistent:,} have one verdict in both orders, "
             f"{bias.first:,} went to the first shown and {bias.second:,} to the second"
         )
         return Said(records, problems, remark)
 
-    return Task(in_pairs, ask)
+    return Task(pairwise.guideline_of(CRITERIA[name]), in_pairs, ask)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def endpoint_judge(url: str, model: str | None, key_variable: str | None, out: P
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise UserError(f"--endpoint: {problem.removeprefix('Value error, ')}") from None
     endpoint.key()  # a missing key is told before any answer is read
-    return EndpointJudge(endpoint, out.with_name(f"{out.name}.replies.jsonl"))
+    return EndpointJudge(endpoint, out.with_name(f"{out.name}.replies.jsonl"), note)
 
 
 def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
@@ -157,6 +164,7 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     folder, rejected = usable_folder(out.parent), rejected_of(out)
     writable_suffix(out)  # before anything is paid for
     keep_apart(asked, out, rejected)
+    _keep_others(out, who, task)
     answers = (
         _bare_answers(asked, rejected) if bare else map(answers_in, read(asked, folder, rejected))
     )
@@ -177,6 +185,19 @@ def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:
     if problems:
         note(f"{len(problems):,} without a judgement; the first: {problems[0]}")
     note(f"{len(records):,} of {len(cases):,} judged by {who.id}: {out}")
+
+
+def _keep_others(out: Path, who: Judge, task: Task) -> None:
+    """Raises: UserError if `out` holds anything but earlier records of this judge and guideline."""
+    if not out.exists() or not out.stat().st_size:
+        return
+    for _, row in read_rows(out):
+        found = row.get("annotator_id", "nobody"), row.get("guideline_version", "no guideline")
+        if found != (who.id, task.guideline):
+            raise UserError(
+                f"--out {out}: holds records by {found[0]} under {found[1]}, not by {who.id} under "
+                f"{task.guideline}, and would be replaced: name another file, or remove this one"
+            )
 
 
 def _bare_answers(asked: Asked, rejected: Path) -> Iterator[Answers]:

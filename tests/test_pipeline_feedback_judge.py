@@ -1,8 +1,12 @@
 """`align feedback judge`: a tiny random model, and a server, as annotators of answers."""
 
 import json
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -67,8 +71,11 @@ def model_folder(
 class Server(ThreadingHTTPServer):
     """A judge that likes the answer with `good` in it, and remembers what it was asked."""
 
+    lock: threading.Lock
     asked: list[dict[str, Any]]
     keys: list[str | None]
+    hold: Callable[[int], object]
+    """Called with the number of a request, from 1, before its reply is sent."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -78,17 +85,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self.server.keys.append(self.headers["Authorization"])
+        with self.server.lock:
+            self.server.asked.append(body)
+            self.server.keys.append(self.headers["Authorization"])
+            number = len(self.server.asked)
+        self.server.hold(number)
         text = body["messages"][0]["content"]
         better = "A" if "[first answer]\ngood" in text else "B"
         top = [{"token": better, "logprob": -0.05}, {"token": "Z", "logprob": -6.0}]
         choice = {"logprobs": {"content": [{"top_logprobs": top}]}}
         reply = json.dumps({"choices": [choice]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
+        with suppress(OSError):  # the client may have given up
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -98,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     made = Server(("127.0.0.1", 0), Handler)
-    made.asked, made.keys = [], []
+    made.asked, made.keys, made.hold = [], [], bool
+    made.lock = threading.Lock()
     threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     made.shutdown()
@@ -148,6 +160,49 @@ def test_replies_are_kept_so_that_the_same_command_asks_nothing_again(
     feedback(*rows, "--pairwise", "helpful", *at(server))
     assert len(server.asked) == asked
     assert Path(rows[-1] + ".replies.jsonl").is_file()
+
+
+@pytest.mark.parametrize("change", [["--rubric", "honesty"], ["--endpoint-model", "another"]])
+def test_records_of_another_rubric_or_model_are_not_replaced(
+    feedback: Align, rows: list[str], server: Server, change: list[str]
+) -> None:
+    arguments = [*rows, "--rubric", "helpfulness", *at(server)]
+    feedback(*arguments)
+    asked, before = len(server.asked), Path(rows[-1]).read_bytes()
+    with pytest.raises(UserError) as caught:
+        feedback(*arguments, *change)
+    text = str(caught.value)
+    assert "by tiny-judge under helpfulness/1, not by " in text and "\n" not in text
+    assert ("another" if "another" in change else "honesty/1") in text
+    assert Path(rows[-1]).read_bytes() == before and len(server.asked) == asked
+    feedback(*arguments)  # its own are written again
+    Path(rows[-1]).write_text('{"mine": 1}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="holds records by nobody under no guideline"):
+        feedback(*arguments)
+
+
+def test_ctrl_c_ends_at_once_keeps_the_replies_and_the_same_command_goes_on(
+    feedback: Align,
+    rows: list[str],
+    server: Server,
+    align: Callable[..., subprocess.Popen[str]],
+) -> None:
+    """Three questions are answered, the others hang for as long as the test runs."""
+    release = threading.Event()
+    server.hold = lambda number: number > 3 and release.wait(200)
+    kept = Path(rows[-1] + ".replies.jsonl")
+    with align("feedback", "judge", *rows, "--pairwise", "helpful", *at(server)) as process:
+        while len(server.asked) < 8 or kept.read_text("utf-8").count("\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=30)  # a reply would take longer
+    assert process.returncode == 130
+    assert printed.splitlines()[-1].startswith("align: interrupted; ")
+    assert "Traceback" not in printed and not Path(rows[-1]).exists()
+    release.set()
+    feedback(*rows, "--pairwise", "helpful", *at(server))
+    assert len(server.asked) == 8 + 5 and len(records_in(rows)) == 4
 
 
 def test_a_key_comes_from_the_environment_and_goes_nowhere_else(

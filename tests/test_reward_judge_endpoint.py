@@ -108,8 +108,9 @@ def good(number: int, body: dict[str, Any]) -> Answer:
 def judge_at(server: Server, folder: Path, **settings: Any) -> EndpointJudge:
     host, port = server.server_address[:2]
     settings = {"workers": 1, "first_wait": 0.001, "deadline": 5, "timeout": 2} | settings
+    tell = settings.pop("tell", print)
     endpoint = Endpoint(url=f"http://{host!s}:{port}/v1", model="tiny-judge", **settings)
-    return EndpointJudge(endpoint, folder / "replies.jsonl")
+    return EndpointJudge(endpoint, folder / "replies.jsonl", tell)
 
 
 def complaint(judge: EndpointJudge, questions: list[list[Message]] = QUESTIONS) -> str:
@@ -204,6 +205,42 @@ def test_a_server_that_fails_twice_is_asked_again(
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_waiting_is_told_with_the_reason_and_the_attempt_and_once_for_all_workers(
+    serve: Serve, tmp_path: Path, workers: int
+) -> None:
+    busy = Answer(503, b'{"error": {"message": "warming up"}}')
+    server = serve(lambda number, body: busy if number < 2 * workers else good(number, body))
+    told: list[str] = []
+    judge = judge_at(server, tmp_path, workers=workers, tries=5, tell=told.append)
+    assert not judge.ask(QUESTIONS[:workers], letters=2).problems
+    assert told[0].startswith("waiting 0.0 s for http://127.0.0.1:")
+    assert told[0].endswith("/v1: HTTP 503 warming up; then attempt 2 of 5")
+    assert told[-1].endswith("then attempt 3 of 5") and len(told) == len(set(told)) <= 4
+
+
+def test_a_question_is_sent_so_many_times_and_no_more(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda number, body: Answer(503, b""))
+    text = complaint(judge_at(server, tmp_path, tries=3), QUESTIONS[:1])
+    assert "(try 3 of 3: HTTP 503" in text and len(server.asked) == 3
+
+
+def test_a_judge_that_says_nothing_leaves_no_file(serve: Serve, tmp_path: Path) -> None:
+    complaint(judge_at(serve(lambda number, body: Answer(404, b"")), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_in_a_worker_is_raised_and_does_not_hang(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("align.reward.judge.endpoint.post", broken)
+    with pytest.raises(RuntimeError, match="ours"):
+        judge_at(serve(good), tmp_path, workers=2).ask(QUESTIONS, letters=2)
+
+
 def test_a_server_that_hangs_once_is_asked_again(serve: Serve, tmp_path: Path) -> None:
     gone = threading.Event()
 
@@ -251,7 +288,7 @@ def test_a_server_that_wants_a_longer_pause_than_there_is_time_is_not_asked_agai
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve(lambda *_: Answer(429, b"slow down", {"Retry-After": "3600"}))
-    assert "(try 1: HTTP 429 slow down)" in complaint(judge_at(server, tmp_path))
+    assert "(try 1 of 16: HTTP 429 slow down)" in complaint(judge_at(server, tmp_path))
     assert len(server.asked) == 1
 
 

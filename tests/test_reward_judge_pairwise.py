@@ -11,6 +11,8 @@ import pytest
 from align.data.messages import Message, assistant, user
 from align.data.schemas import FEEDBACK, completed, table_of
 from align.data.validate import validate_record
+from align.reward.config import FeedbackConfig
+from align.reward.convert import convert
 from align.reward.judge.asking import Replies
 from align.reward.judge.pairwise import (
     CRITERIA,
@@ -69,19 +71,28 @@ def test_what_wins_in_both_orders_wins_and_trading_places_trades_the_outcome() -
 @pytest.mark.parametrize(
     ("letters", "first", "second"), [([0.9, 0.05, 0.05], 2, 0), ([0.05, 0.9, 0.05], 0, 2)]
 )
-def test_a_judge_that_looks_at_the_place_alone_makes_ties_and_is_found_out(
+def test_a_judge_that_looks_at_the_place_alone_makes_no_pair_and_is_found_out(
     letters: list[float], first: int, second: int
 ) -> None:
-    found = judged(lambda *_: letters, SHORT_FIRST, LONG_FIRST)
-    assert outcomes(found) == ["tie", "tie"]
+    found = judged(lambda *_: letters, SHORT_FIRST, EQUAL)
+    assert outcomes(found) == ["skip", "skip"]
     assert found.bias == (2, 0, first, second)
+    assert [len(part.pairs) for part in convert(found.records, FeedbackConfig(), 0.1)] == [0]
+
+
+def test_a_judge_that_finds_answers_equal_in_both_orders_makes_ties() -> None:
+    found = judged(lambda *_: [0.1, 0.1, 0.8], SHORT_FIRST, EQUAL)
+    (part,) = convert(found.records, FeedbackConfig(), 0.1)
+    assert part.pairs["target_prob"].to_pylist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("as_given", ["a", "b", "tie"])
 @pytest.mark.parametrize("swapped", ["a", "b", "tie"])
 def test_a_win_takes_both_orders(as_given: str, swapped: str) -> None:
-    wins = as_given == swapped != "tie"
-    assert outcome(as_given, swapped) == (as_given if wins else "tie")
+    if "tie" in (as_given, swapped):
+        assert outcome(as_given, swapped) == "tie"
+    else:
+        assert outcome(as_given, swapped) == (as_given if as_given == swapped else "skip")
 
 
 def test_the_position_bias_counts_each_kind_once() -> None:

@@ -6,17 +6,19 @@ gets a floor: it cannot be likelier than the last of those told, nor than all th
     floor = min(lowest log p told, log(1 - sum of p told))
 
 Every reply is appended to a file as it comes, so what was paid for survives a crash, and the same
-command goes on from there.
+command goes on from there. Requests are made by threads that end with the process, for Ctrl-C to
+wait for no reply.
 """
 
 import json
 import math
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ from align.data.errors import DataError, UserError
 from align.data.messages import Message, sha256_of, shown
 from align.reward.judge.asking import Replies
 from align.reward.judge.letters import LETTERS
-from align.reward.judge.posting import Declined, Endpoint, post
+from align.reward.judge.posting import Declined, Endpoint, Waiting, post
 
 TOP = 20  # the most that the API tells
 LEAST_REST = 1e-9  # probability left over, where rounding leaves none
@@ -46,6 +48,8 @@ class EndpointJudge:
 
     endpoint: Endpoint
     kept: Path
+    tell: Callable[[str], None] = print
+    """Takes a line for people to read, while the server is waited for."""
 
     @property
     def id(self) -> str:
@@ -85,33 +89,69 @@ class EndpointJudge:
         declined: dict[str, str] = {}
         failure: UserError | None = None
         stop = threading.Event()
-        with _appended(self.kept) as file, ThreadPoolExecutor(self.endpoint.workers) as pool:
-            sent = {pool.submit(self._one, one, letters, stop): key for key, one in todo.items()}
+        with _appended(self.kept) as file:
             try:
-                for future in as_completed(sent):
-                    key, result = sent[future], future.result()
+                for key, result in self._results(todo, letters, stop):
                     if isinstance(result, Reply):
                         replies[key] = result
                         file.write(json.dumps({"question": key, **result._asdict()}) + "\n")
                         file.flush()
                     elif isinstance(result, Declined):
                         declined[key] = str(result)
-                    else:
+                    elif isinstance(result, UserError):
                         failure = failure or result
+                    elif result is not None:
+                        raise result
             finally:
                 stop.set()  # also on Ctrl-C: what has not begun must not begin
         if failure is not None:
             came = sum(key in replies for key in todo)
+            where = f" and are kept in {self.kept}" if came else ""
             raise UserError(
-                f"{failure} ({came} of {len(todo)} replies came and are kept in {self.kept}: the "
-                "same command again asks for the others)"
+                f"{failure} ({came} of {len(todo)} replies came{where}: the same command again asks "
+                "for the others)"
             )
         return declined
 
+    def _results(
+        self, todo: dict[str, list[Message]], letters: int, stop: threading.Event
+    ) -> Iterator[tuple[str, Reply | Exception | None]]:
+        """What became of each question, as it comes; None if it had not begun at `stop`."""
+        waiting: SimpleQueue[tuple[str, list[Message]]] = SimpleQueue()
+        came: SimpleQueue[tuple[str, Reply | Exception | None]] = SimpleQueue()
+        tell = self._once_each()
+
+        def work() -> None:
+            with suppress(Empty):
+                while True:
+                    key, question = waiting.get_nowait()
+                    came.put((key, self._one(question, letters, stop, tell)))
+
+        for one in todo.items():
+            waiting.put(one)
+        for _ in range(min(self.endpoint.workers, len(todo))):
+            threading.Thread(target=work, daemon=True).start()
+        for _ in todo:
+            yield came.get()
+
+    def _once_each(self) -> Waiting:
+        """Tells of tries that failed; workers meet the same trouble at the same time."""
+        told: set[tuple[int, str]] = set()
+
+        def waiting(failed: int, reason: str, pause: float) -> None:
+            if (failed, reason) not in told:
+                told.add((failed, reason))
+                self.tell(
+                    f"waiting {pause:.1f} s for {self.endpoint.url}: {reason}; then attempt "
+                    f"{failed + 1} of {self.endpoint.tries}"
+                )
+
+        return waiting
+
     def _one(
-        self, question: list[Message], letters: int, stop: threading.Event
-    ) -> Reply | Declined | UserError | None:
-        """One question; None if it had not begun when another one failed."""
+        self, question: list[Message], letters: int, stop: threading.Event, waiting: Waiting
+    ) -> Reply | Exception | None:
+        """The reply, or why there is none: Declined for this question; anything else stops all."""
         if stop.is_set():
             return None
         body = {
@@ -123,11 +163,11 @@ class EndpointJudge:
             "top_logprobs": TOP,
         }
         try:
-            text = post(self.endpoint, "chat/completions", body, stop)
+            text = post(self.endpoint, "chat/completions", body, stop, waiting)
             return read_letters(_top_logprobs(text, self.endpoint), letters)
         except Declined as error:
             return error
-        except UserError as error:
+        except Exception as error:  # raised again where the results are read
             stop.set()
             return error
 
@@ -197,9 +237,17 @@ def _foreign(path: Path, line: int) -> DataError:
     return DataError(f"{path}:{line}: is no reply that a judge kept: name another file")
 
 
-def _appended(path: Path) -> IO[str]:
+@contextmanager
+def _appended(path: Path) -> Iterator[IO[str]]:
+    """The file of replies; it does not stay if none came."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: replies cannot be kept there: {error.strerror}") from None
+    try:
+        with file:
+            yield file
+    finally:
+        if not path.stat().st_size:
+            path.unlink()

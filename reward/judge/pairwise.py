@@ -1,7 +1,9 @@
 """Judging two answers side by side: raw `comparison` records by a model.
 
 Judges prefer what they read first, or last, so each battle is shown in both orders. An answer wins
-only if it wins in both; anything else is a tie (Zheng et al. 2023, arXiv:2306.05685, section 3.4).
+only if it wins in both; a win and a tie are a tie (Zheng et al. 2023, arXiv:2306.05685, section
+3.4). Where one place won both times, the judge saw no difference between the answers, nor that they
+are equal: it says nothing (`skip`), so that one who always names the first makes no pair.
 
 Shapes: N battles; in the first half of the 2N questions the answers stand as given, in the second
 half they change places.
@@ -106,6 +108,11 @@ def judge_battles(
     return Comparisons(records, problems, position_bias(verdicts))
 
 
+def guideline_of(criterion: Criterion) -> str:
+    """The `guideline_version` of records by a criterion."""
+    return f"pairwise {criterion.name}/{criterion.version}"
+
+
 def battle_question(
     criterion: Criterion, battle: Battle, first: list[Message], second: list[Message]
 ) -> list[Message]:
@@ -124,8 +131,10 @@ def battle_question(
 
 
 def outcome(as_given: str, swapped: str) -> str:
-    """Of two verdicts on `a` and `b`, what both say; a tie where they differ."""
-    return as_given if as_given == swapped else "tie"
+    """Of two verdicts on `a` and `b`, what both say; `skip` for opposite ones, else a tie."""
+    if as_given == swapped:
+        return as_given
+    return "tie" if "tie" in (as_given, swapped) else "skip"
 
 
 def position_bias(verdicts: Sequence[tuple[str, str]]) -> PositionBias:
@@ -148,7 +157,7 @@ def _record(
         origin,
         judge_id=judge_id,
         criterion=criterion.name,
-        guideline_version=f"pairwise {criterion.name}/{criterion.version}",
+        guideline_version=guideline_of(criterion),
         gold=battle.gold,
         asked=criterion.text,
     ) | {"outcome": verdict, "strength": None, "player_a": None, "player_b": None}

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message as Headers
 from typing import IO, Any
@@ -48,6 +49,8 @@ class Endpoint(Section):
     """Seconds of silence after which one try is given up."""
     deadline: float = Field(default=300, gt=0)
     """Seconds for one question with all its tries; the last may end a `timeout` later."""
+    tries: int = Field(default=16, gt=0)
+    """How often one question is sent at most; the waits between fill a deadline of 300 s."""
     first_wait: float = Field(default=0.5, gt=0)
     """Seconds before the second try."""
 
@@ -75,6 +78,10 @@ class Endpoint(Section):
         return key
 
 
+Waiting = Callable[[int, str, float], None]
+"""Told which try failed, why, and the seconds until the next one."""
+
+
 class Declined(Exception):
     """The server does not answer this request, and may answer others; the text says why."""
 
@@ -96,7 +103,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def post(endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Event) -> str:
+def post(
+    endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Event, waiting: Waiting
+) -> str:
     """The server's reply. `stop`, once set, ends the waiting between tries.
 
     Raises: Declined; UserError if the server is down, slow beyond the deadline, or refuses us.
@@ -116,10 +125,13 @@ def post(endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Ev
             return _one_try(request, endpoint, key, end)
         except _Busy as busy:
             pause = max(busy.wait, wait * random.uniform(0.5, 1))  # not all workers at once
-            if time.monotonic() + pause >= end or stop.wait(pause):
+            last = tries == endpoint.tries or time.monotonic() + pause >= end
+            if not last:
+                waiting(tries, str(busy), pause)
+            if last or stop.wait(pause):
                 raise UserError(
-                    f"{request.full_url}: no answer within {endpoint.deadline:g} s (try "
-                    f"{tries}: {busy}): is the server up, and quick enough?"
+                    f"{request.full_url}: no answer within {endpoint.deadline:g} s (try {tries} of "
+                    f"{endpoint.tries}: {busy}): is the server up, and quick enough?"
                 ) from None
         wait = min(2 * wait, LONGEST_WAIT)
 

@@ -98,6 +98,11 @@ def judge_answers(
     return Judgements(records, problems, mass, letter_picks(letters_NPK), replies.floored)
 
 
+def guideline_of(rubric: Rubric, manner: Manner) -> str:
+    """The `guideline_version` of a rubric's records."""
+    return f"{rubric.id}/{rubric.version}" + (", calibrated" if manner.calibrated else "")
+
+
 def rubric_question(rubric: Rubric, exchange: Exchange, order: Places) -> list[Message]:
     """What the judge reads; `order` says which option stands beside each letter."""
     texts = [("answer", exchange.completion[-1]["content"])]
@@ -117,7 +122,6 @@ def _problems(replies: Replies, orders: int) -> dict[int, str]:
 def _header(
     exchange: Exchange, judge_id: str, rubric: Rubric, origin: Origin, manner: Manner
 ) -> Record:
-    version = f"{rubric.id}/{rubric.version}"
     sheet = rubric.model_dump() | {"options": [option.model_dump() for option in rubric.by_id]}
     return judged(
         "rbrm",
@@ -126,7 +130,7 @@ def _header(
         origin,
         judge_id=judge_id,
         criterion=rubric.criterion,
-        guideline_version=f"{version}, calibrated" if manner.calibrated else version,
+        guideline_version=guideline_of(rubric, manner),
         gold=exchange.gold,
         asked=[sheet, exchange.prompt_class, asdict(manner)],
     )

@@ -356,6 +356,15 @@ def test_a_bad_argilla_record_is_set_aside(tmp_path: Path, bad: object, field: s
     assert (line, found) == (2, field)
 
 
+@pytest.mark.parametrize("suggestions", [5, "response1", ["response1"]])
+def test_suggestions_that_are_no_object_set_their_record_aside(
+    tmp_path: Path, suggestions: object
+) -> None:
+    good = argilla({"better": [said("response1")]})
+    assert len(read(tmp_path, "argilla", good, good | {"suggestions": suggestions})) == 1
+    assert [(line, field) for line, field, _ in rejected(tmp_path)] == [(2, "suggestions")]
+
+
 def test_an_argilla_record_without_responses_says_nothing(tmp_path: Path) -> None:
     good = argilla({"better": [said("response1")]})
     assert len(read(tmp_path, "argilla", argilla({}, id="r0"), good)) == 1
@@ -456,6 +465,8 @@ def test_every_layout_of_argilla_says_the_same(tmp_path: Path, layout: str) -> N
     ("layout", "changes", "field"),
     [
         ("1.x record", {"responses": ["u1"]}, "responses"),
+        ("1.x record", {"responses": [None]}, "responses"),
+        ("2.x table", {"better.responses": 5}, "better.responses"),
         (
             "1.x record",
             {"responses": [{"user_id": "u1", "values": {"better": 1}}]},

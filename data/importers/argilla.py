@@ -75,7 +75,9 @@ def _responses(row: Row) -> dict[tuple[str, str], list[Reply]]:
 def _suggestions(row: Row) -> dict[str, list[Reply]]:
     """The models' replies, by model."""
     replies: dict[str, list[Reply]] = defaultdict(list)
-    for question, one in (row.get("suggestions") or {}).items():
+    if not row.get("suggestions"):
+        return replies
+    for question, one in _object(row, "suggestions").items():
         if not isinstance(one, dict):
             raise BadRow(f"suggestions.{question}", f"must be an object, found {shown(one)}")
         agent = one.get("agent") or "unknown-model"

@@ -36,7 +36,7 @@ def as_record(row: Row) -> Row:
 def _from_one(row: Row) -> Row:
     responses: Responses = defaultdict(list)
     for given in row["responses"]:
-        values = given.get("values") if isinstance(given, dict) else given
+        values = _object(given, "responses").get("values")
         if not isinstance(values, dict | None):
             raise BadRow("responses", f"must be objects with values, found {shown(given)}")
         who = {name: given.get(name) for name in ("user_id", "status")}
@@ -76,6 +76,8 @@ def _responses(row: Row, question: str, mark: str) -> Any:
         return row[question] or []
     name = question + ANSWERED
     values = row[name] or []
+    if not isinstance(values, list):
+        raise BadRow(name, f"must be a list, found {shown(values)}")
     users, status = (row.get(f"{name}.{part}") or [] for part in ("users", "status"))
     lists = [values, users, status or ["submitted"] * len(values)]
     if not all(isinstance(one, list) and len(one) == len(values) for one in lists):

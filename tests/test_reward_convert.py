@@ -150,6 +150,14 @@ def test_a_contradiction_is_a_tie_and_goes_when_ties_are_dropped() -> None:
     assert convert(records, "drop")[0] == []
 
 
+def test_votes_that_cancel_out_in_one_source_count_beside_those_of_another() -> None:
+    """Where ties are dropped, the votes of `s` are no ties, and the pair is not even."""
+    votes = [battle("1", "a", "s"), battle("2", "b", "s"), battle("3", "a", "t")]
+    (pair,), _ = convert(votes, "drop")
+    assert pair["target_prob"] == pytest.approx(2 / 3)
+    assert pair["feedback_ids"] == ["1", "2", "3"]
+
+
 def test_rows_in_any_order_give_the_same_table() -> None:
     generator = random.Random(1)
     records = [ranked(f"f{i}", generator.sample([1, 2, 3, 4], 4)) for i in range(5)]

@@ -96,10 +96,7 @@ def pairs_of(pool: Pool, ties: Ties) -> Pairs:
     `prob` is the mean over the opinions, turned so that the chosen answer is the better one; the
     low answer of an even pair is the chosen one. Answers of the same text make no pair.
     """
-    counts = _counted(pool, ties)
-    if ties == "drop":
-        counts = picked(counts, np.flatnonzero(counts.prob_L != 0.5))
-    pairs = _merged(pool, counts)
+    pairs = _merged(pool, _counted(pool, ties))
     return picked(pairs, np.flatnonzero(pairs.prob_M != 0.5)) if ties == "drop" else pairs
 
 

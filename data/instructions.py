@@ -31,7 +31,7 @@ Exchange = tuple[list[Message], list[Message] | None]
 def read_instructions(
     sources: Sequence[InstructionSource],
     max_rejected: float,
-    rejected_path: Path,
+    rejected_path: Path | None,
     seed: int = 0,
 ) -> list[Example]:
     """All exchanges of all sources; `seed` is the demo's.
@@ -54,7 +54,7 @@ def read_instructions(
 def read_prompts(
     sources: Sequence[InstructionSource],
     max_rejected: float,
-    rejected_path: Path,
+    rejected_path: Path | None,
     seed: int = 0,
     split: str = "ppo",
 ) -> list[Prompt]:

@@ -1,9 +1,18 @@
-"""`align feedback inspect`: who judged how much, and how: ties, skips, conflicts and biases."""
+"""`align feedback inspect`: who judged how much, and how: ties, skips, conflicts and biases.
 
-from collections.abc import Mapping
+With `--config F` that names instructions or prompts, also what its stages share.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from align.data.instructions import read_instructions, read_prompts
+from align.data.messages import Message, cluster_id_of
+from align.data.overlap import WORDS, Contamination, Overlap, Use, contamination, overlaps
+from align.data.schemas import Record
+from align.data.splits import split_of
+from align.pipeline.config import RunConfig
 from align.pipeline.feedback_sources import Asked, read
 from align.pipeline.progress import note, section
 from align.pipeline.run_directory import write_json
@@ -15,8 +24,16 @@ MOST_ROWS = 20  # of a table on the terminal; inspect.json has all
 
 def inspect(asked: Asked, out: Path | None) -> None:
     """Print the statistics; with `out`, write `inspect.json` and `inspect.html` there too."""
-    statistics = statistics_of(read(asked, out, out and out / "rejected.jsonl"))
+    records = read(asked, out, out and out / "rejected.jsonl")
+    statistics = statistics_of(records)
     _print(statistics)
+    stages = stages_of(asked.config, records)
+    shared, seen = overlaps(stages), contamination(stages)
+    notes = _overlap_lines(shared, seen) if len(stages) > 1 else []
+    if notes:
+        section("Prompts of the stages")
+    for line in notes:
+        note(line)
     if out is not None:
         # matplotlib takes a second, and only the page needs it.
         from align.pipeline.feedback_page import write_feedback_page
@@ -27,9 +44,52 @@ def inspect(asked: Asked, out: Path | None) -> None:
             votes_per_annotator(statistics.by_annotator),
             agreement_matrix(statistics.agreement),
         ]
-        write_feedback_page(out / "inspect.html", asked.name, statistics, plots)
-        write_json(out / "inspect.json", asdict(statistics))
+        write_feedback_page(out / "inspect.html", asked.name, statistics, plots, notes)
+        found = {
+            "overlaps": [asdict(one) for one in shared],
+            "contamination": {name: asdict(one) for name, one in seen.items()},
+        }
+        write_json(out / "inspect.json", asdict(statistics) | found)
         note(f"{out / 'inspect.html'} and inspect.json")
+
+
+def stages_of(config: RunConfig, records: Sequence[Record]) -> dict[str, list[Use]]:
+    """The prompts that each stage of the config uses, and whether it holds them out.
+
+    Bad rows of instructions and prompts are left out here; their stages tell of them.
+    """
+    data = config.data
+
+    def use(prompt: list[Message], answers: Sequence[str], cluster: str | None = None) -> Use:
+        split = split_of(cluster or cluster_id_of(prompt), data.held_out)
+        return Use(prompt, answers, split == "test")
+
+    stages = {
+        "the reward model": [
+            use(one["prompt"], [t[-1]["content"] for t in one["completions"]], one["cluster_id"])
+            for one in records
+        ]
+    }
+    if data.instructions:
+        examples = read_instructions(data.instructions, 1, None, config.seed)
+        stages["SFT"] = [use(x["prompt"], [x["completion"][-1]["content"]]) for x in examples]
+    if data.prompts:
+        prompts = read_prompts(data.prompts, 1, None, config.seed)
+        stages["PPO"] = [use(one["prompt"], []) for one in prompts]
+    return stages
+
+
+def _overlap_lines(shared: list[Overlap], seen: dict[str, Contamination]) -> list[str]:
+    lines = [
+        f"{one.first} and {one.second} share {one.shared:,} prompts, {one.leaked:,} of them learnt "
+        "by one and held out by the other"
+        for one in shared
+    ]
+    return lines + [
+        f"of {one.long:,} held-out prompts of {name} with {WORDS} words or more, "
+        f"{one.contaminated:,} have {WORDS} in a row that some stage learns from"
+        for name, one in seen.items()
+    ]
 
 
 def _print(statistics: FeedbackStatistics) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import random
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +17,10 @@ from align.data.atomic import write_jsonl
 from align.data.config import DataConfig, FeedbackSource
 from align.data.errors import UserError
 from align.data.importers.header import header
-from align.data.messages import assistant, user
+from align.data.messages import assistant, cluster_id_of, user
 from align.data.records import write_records
 from align.data.schemas import ANNOTATOR, FEEDBACK, PREFERENCE, Record, completed, write_table
+from align.data.splits import split_of
 from align.pipeline import cli
 from align.pipeline.conversion import converted
 from align.pipeline.feedback_sources import FORMATS
@@ -307,6 +311,40 @@ def test_sources_and_settings_come_from_a_config(feedback: Align, tmp_path: Path
     assert "data.feedback names no file" in complaint(feedback, "inspect", "--config", str(config))
 
 
+def test_inspect_says_what_the_stages_of_a_config_share(feedback: Align, tmp_path: Path) -> None:
+    """Every prompt is held out by the cluster that the feedback names, and by SFT learnt."""
+    clusters = [name for name in map(str, range(100)) if split_of(name, 0.1) == "test"]
+    texts = [f"Tell me {i} times" for i in range(40)]
+    texts = [one for one in texts if split_of(cluster_id_of(user(one)), 0.1) == "train"][:20]
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    texts[0] = long
+    assert split_of(cluster_id_of(user(long)), 0.1) == "train"
+    votes = [
+        vote(f"v{i}", "a", prompt=text, cluster_id=clusters[0]) for i, text in enumerate(texts)
+    ]
+    write_jsonl(tmp_path / "votes.jsonl", votes)
+    rows = [{"prompt": text.upper(), "completion": "Yes"} for text in texts[:15]]
+    write_jsonl(tmp_path / "sft.jsonl", rows)
+    write_jsonl(tmp_path / "ppo.jsonl", [*rows[:4], {"prompt": "Another", "completion": "Yes"}])
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "name: mine\ndata:\n"
+        "  instructions: [{format: prompt_completion, path: sft.jsonl}]\n"
+        "  prompts: [{format: prompt_completion, path: ppo.jsonl}]\n"
+        "  feedback: [{format: records, path: votes.jsonl}]\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "look"
+    printed = feedback("inspect", "--config", str(config), "--out", str(out))
+    line = "the reward model and SFT share 15 prompts, 15 of them learnt by one and held out by the"
+    assert line in printed and line in (out / "inspect.html").read_text("utf-8")
+    assert "SFT and PPO share 4 prompts, 0 of them" in printed
+    assert "of 1 held-out prompts of the reward model with 13 words or more, 1 have" in printed
+    found = json.loads((out / "inspect.json").read_text("utf-8"))
+    assert found["contamination"]["the reward model"]["held_out"] == 20
+    assert "of the stages" not in feedback("inspect", str(tmp_path / "votes.jsonl"))
+
+
 def test_settings_need_no_config(feedback: Align, tmp_path: Path) -> None:
     path, out = file_of(tmp_path, [vote("t", "tie")]), str(tmp_path / "pairs.parquet")
     assert "1 pairs of 1" in feedback("convert", path, "--out", out)
@@ -410,6 +448,26 @@ def test_feedback_that_compares_nothing_has_no_agreement(feedback: Align, tmp_pa
     assert (
         said == "votes.jsonl: nobody says of two answers which one is better, so nobody can agree"
     )
+
+
+def test_ctrl_c_in_convert_is_one_line_and_leaves_nothing(
+    align: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    write_jsonl(
+        tmp_path / "votes.jsonl", (vote(f"v{i}", "a", prompt=f"Hi {i}") for i in range(20_000))
+    )
+    folder = tmp_path / "out"
+    arguments = [str(tmp_path / "votes.jsonl"), "--out", str(folder / "pairs.parquet")]
+    with align("feedback", "convert", *arguments) as process:
+        while not list(folder.glob(".pairs.parquet.*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed.splitlines()[-1].startswith("align: interrupted; nothing is half-written")
+    assert "Traceback" not in printed
+    assert list(folder.iterdir()) == []
 
 
 def test_annotators_are_measured_by_gold_and_models_are_marked(

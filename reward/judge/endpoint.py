@@ -108,8 +108,8 @@ class EndpointJudge:
             came = sum(key in replies for key in todo)
             where = f" and are kept in {self.kept}" if came else ""
             raise UserError(
-                f"{failure} ({came} of {len(todo)} replies came{where}: the same command again asks "
-                "for the others)"
+                f"{failure} ({came} of {len(todo)} replies came{where}: the same command again "
+                "asks for the others)"
             )
         return declined
 

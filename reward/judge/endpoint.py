@@ -107,10 +107,8 @@ class EndpointJudge:
         if failure is not None:
             came = sum(key in replies for key in todo)
             where = f" and are kept in {self.kept}" if came else ""
-            raise UserError(
-                f"{failure} ({came} of {len(todo)} replies came{where}: the same command again "
-                "asks for the others)"
-            )
+            kept = f"{came} of {len(todo)} replies came{where}"
+            raise UserError(f"{failure} ({kept}: the same command again asks for the others)")
         return declined
 
     def _results(
@@ -141,10 +139,8 @@ class EndpointJudge:
         def waiting(failed: int, reason: str, pause: float) -> None:
             if (failed, reason) not in told:
                 told.add((failed, reason))
-                self.tell(
-                    f"waiting {pause:.1f} s for {self.endpoint.url}: {reason}; then attempt "
-                    f"{failed + 1} of {self.endpoint.tries}"
-                )
+                then = f"attempt {failed + 1} of {self.endpoint.tries}"
+                self.tell(f"waiting {pause:.1f} s for {self.endpoint.url}: {reason}; then {then}")
 
         return waiting
 

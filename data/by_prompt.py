@@ -24,7 +24,7 @@ from align.data.schemas import FEEDBACK
 Slice = dict[str, pa.Table]  # the records of some prompts, whole, by kind
 
 RUN_BYTES = 2**25  # of the records in memory
-BLOCKS = 128  # of a run, read one at a time: the more, the more exactly a range is read
+BLOCKS = 512  # of a run, read whole: a range holds up to two of each run that it does not need
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def by_prompt(
 
     A batch holds records of one kind, whose schema it carries; further columns travel with it.
     `arrival`, the place in the input, is added where it is missing. Of every record 16 bytes are
-    kept. Temporary files lie in `folder` (None: the system's) and are gone at the end of the block.
+    kept until all are in. Temporary files lie in `folder` (None: the system's) and are gone at the
+    end of the block.
     """
     with tempfile.TemporaryDirectory(prefix=".records.", dir=folder) as place:
         runs: list[Run] = []
@@ -88,7 +89,9 @@ def by_prompt(
             runs += _written(held, Path(place), len(runs))
             held = {}
         memory = {kind: pa.Table.from_batches(mine).combine_chunks() for kind, mine in held.items()}
-        yield Slices(_repeated(digests, arrivals), memory, runs, run_bytes)
+        repeated = _repeated(digests, arrivals)
+        del digests, arrivals  # 16 bytes a record, which nobody needs while slices are read
+        yield Slices(repeated, memory, runs, run_bytes)
 
 
 def _digests(names: pa.Array) -> Ints:

@@ -61,7 +61,7 @@ def by_text(
 ) -> Iterator[Consistent]:
     """As `by_prompt`, with one name for each text, and without contradictions, which are set aside.
 
-    Of every record 24 bytes are kept; of a prompt under several ids, these ids.
+    8 bytes of every prompt are kept, and the ids of prompts under several.
     """
     with by_prompt(map(_with_texts, batches), folder, run_bytes) as slices:
         bad: list[int] = []

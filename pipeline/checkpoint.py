@@ -37,6 +37,9 @@ from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft,
 from align.pipeline.training_state import Engines
 
 T = TypeVar("T")
+STAGE = "stage"
+"""Where the manifest keeps the stage's own numbers, beside those of its engines."""
+NOTHING: Mapping[str, float] = {}
 
 
 class Checkpoints:
@@ -67,6 +70,11 @@ class Checkpoints:
         """Steps that the checkpoint to go on from has behind it; 0 without one."""
         return self._found.manifest.step if self._found else 0
 
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """What the stage itself carried from step to step; empty without a checkpoint."""
+        return self._found.manifest.scalars.get(STAGE, {}) if self._found else {}
+
     def restore(self, engines: Engines) -> None:
         """Bring fresh engines to that checkpoint, if there is one."""
         if self._found:
@@ -92,11 +100,14 @@ class Checkpoints:
         if ranks.is_main():
             note(f"going on after step {self.steps_done}: {self._found.path}")
 
-    def after(self, step: int, engines: Engines) -> None:
-        """Save after a step if it is due, or if the run is to stop: then raise Stop."""
+    def after(self, step: int, engines: Engines, numbers: Mapping[str, float] = NOTHING) -> None:
+        """Save after a step if it is due, or if the run is to stop: then raise Stop.
+
+        `numbers` is what the stage itself carries from step to step, the same on every rank.
+        """
         stop, due = ranks.on_main(lambda: (self._flag.exists(), self._is_due(step)))
         if stop or due:
-            self._save(step, engines)
+            self._save(step, engines, numbers)
         if stop:
             raise stopping.Stop
 
@@ -107,7 +118,7 @@ class Checkpoints:
         by_time = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
         return by_steps or by_time
 
-    def _save(self, step: int, engines: Engines) -> None:
+    def _save(self, step: int, engines: Engines, numbers: Mapping[str, float]) -> None:
         """Publish a checkpoint, then delete those it makes superfluous. Every rank calls this."""
         final = self._folder / f"step-{step:08d}"
         draft = ranks.on_main(lambda: _writing(final, new_draft))
@@ -123,7 +134,7 @@ class Checkpoints:
                 zero_stage=self._train.zero_stage,
                 config_sha256=self._config_sha256,
                 data_sha256=self._data_sha256,
-                scalars=training_state.scalars_of(engines),
+                scalars={STAGE: dict(numbers), **training_state.scalars_of(engines)},
                 files=tuple(file for files in shards for file in files),
             )
             ranks.on_main(lambda: _writing(draft, lambda folder: _publish(folder, final, manifest)))

@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     config_sha256: str
     data_sha256: str
     scalars: dict[str, dict[str, float]]
-    """Engine -> the few numbers beside its tensors."""
+    """Engine -> the few numbers beside its tensors; `stage` -> what the stage itself carries."""
     files: tuple[StoredFile, ...]
 
 

@@ -38,7 +38,7 @@ from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts
 from align.policy.advantage import gae, whiten
-from align.policy.kl import k1, shaped_rewards
+from align.policy.kl import ESTIMATORS, adapted_coef, k1, shaped_rewards
 from align.policy.rollout import Sample, SampleRequest, pad_rows
 
 
@@ -52,6 +52,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     data = [*models.identities, fingerprint(prompt.ids for prompt in train)]
     checkpoints = Checkpoints(directory, "ppo", config, data, ppo.steps)
     done = checkpoints.steps_done
+    kl_coef = checkpoints.numbers.get("kl_coef", ppo.kl_coef)
 
     with rollouts(config, models, shares) as workers:
         workers.sync(version=0)
@@ -81,8 +82,9 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                     logprobs_BT, entropy_BT = models.logprobs(texts)
                     workers.check(samples, logprobs_BT)
                     reference_BT = models.reference_logprobs(texts)
-                kl_BT = k1(logprobs_BT, reference_BT)
-                rewards_BT = shaped_rewards(scores_B, kl_BT, mask_BT, ppo.kl_coef)
+                in_reward = kl_coef if ppo.kl_in == "reward" else 0.0
+                kl_BT = ESTIMATORS[ppo.kl](logprobs_BT, reference_BT)
+                rewards_BT = shaped_rewards(scores_B, kl_BT, mask_BT, in_reward)
                 # 5. Advantages: how much better each token was than the critic expected.
                 with log.timed("values"):
                     values_BT = models.values(texts)
@@ -91,7 +93,14 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                 # 6. Updates of policy and critic.
                 with log.timed("update"):
                     experience = Experience(
-                        texts, logprobs_BT, values_BT, advantages_BT, returns_BT, mask_BT
+                        texts,
+                        logprobs_BT,
+                        reference_BT,
+                        values_BT,
+                        advantages_BT,
+                        returns_BT,
+                        mask_BT,
+                        kl_coef - in_reward,
                     )
                     metrics = update(experience, models, config, step)
                 # 7. The workers get the new weights.
@@ -99,8 +108,14 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                     workers.sync(version=step + 1)
 
                 metrics |= objective_metrics(
-                    scores_B, logprobs_BT, reference_BT, entropy_BT, mask_BT, ppo.kl_coef
+                    scores_B, rewards_BT, logprobs_BT, reference_BT, entropy_BT, mask_BT
                 )
+                metrics["kl_coef"] = kl_coef
+                if ppo.kl_target is not None:
+                    kl = metrics["objective/kl"]
+                    kl_coef = adapted_coef(
+                        kl_coef, kl, ppo.kl_target, ppo.batch_size, ppo.kl_horizon
+                    )
                 metrics |= answer_metrics(texts.responses, [s.finished for s in samples])
                 metrics["val/explained_variance"] = explained_variance(
                     values_BT, returns_BT, mask_BT
@@ -112,7 +127,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                         answers = workers.answer(held_out)
                         metrics["eval/reward"] = _show(answers, held_out, models, log, step + 1)
                 log.step(step + 1, metrics, tokens=texts.tokens * ppo.epochs)
-                checkpoints.after(step + 1, engines)
+                checkpoints.after(step + 1, engines, {"kl_coef": kl_coef})
         after = workers.answer(held_out)
     compared = _compare(before, after, held_out, models, config)
     if ranks.is_main():

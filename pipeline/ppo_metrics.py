@@ -32,22 +32,20 @@ def distinct2(responses: Sequence[Sequence[int]]) -> float:
 
 def objective_metrics(
     scores_B: Tensor,
+    rewards_BT: Tensor,
     logprobs_BT: Tensor,
     reference_BT: Tensor,
     entropy_BT: Tensor,
     mask_BT: Tensor,
-    kl_coef: float,
 ) -> dict[str, float]:
     """What PPO maximises. KL in nats per answer: summed over tokens, mean over answers."""
-    kl = float((k1(logprobs_BT, reference_BT) * mask_BT).sum(dim=1).mean())
-    score = float(scores_B.mean())
+    totals_B = rewards_BT.sum(dim=1)
     return {
-        "objective/scores": score,
-        "objective/kl": kl,
-        "objective/non_score_reward": -kl_coef * kl,
-        "objective/rlhf_reward": score - kl_coef * kl,
+        "objective/scores": float(scores_B.mean()),
+        "objective/kl": float((k1(logprobs_BT, reference_BT) * mask_BT).sum(dim=1).mean()),
+        "objective/non_score_reward": float((totals_B - scores_B).mean()),
+        "objective/rlhf_reward": float(totals_B.mean()),
         "objective/entropy": float(masked_mean(entropy_BT, mask_BT)),
-        "kl_coef": kl_coef,
     }
 
 
@@ -59,26 +57,28 @@ def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -
 
 
 class Updates:
-    """Sums over the optimiser steps of one PPO step, on this rank."""
+    """Sums over the micro-batches of some optimiser steps, on this rank."""
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(7, dtype=torch.float64)
+        self._sums = torch.zeros(8, dtype=torch.float64)
 
     def add(
         self,
         policy: LossSum,
         value: LossSum,
+        kl: Tensor,
         logprobs_BT: Tensor,
         old_logprobs_BT: Tensor,
         mask_BT: Tensor,
     ) -> None:
-        """One micro-batch."""
+        """One micro-batch; `kl` is what drift from the reference adds to its loss."""
         new_BT, old_BT = logprobs_BT.detach(), old_logprobs_BT
         # E_old[exp(x) - 1 - x] with x = log pi - log pi_old is KL(pi_old, pi).
         approximate_kl_BT = k3(old_BT, new_BT)
         parts = [
             policy.loss.detach(),
             value.loss.detach(),
+            kl.detach(),
             policy.clipped,
             value.clipped,
             (approximate_kl_BT * mask_BT).sum(),
@@ -87,14 +87,18 @@ class Updates:
         ]
         self._sums += torch.stack([part.double().cpu() for part in parts])
 
+    def include(self, other: "Updates") -> None:
+        """Those of other optimiser steps too."""
+        self._sums += other._sums
+
     def metrics(self) -> dict[str, float]:
         """Means per response token, over all ranks."""
         *sums, tokens = ranks.sum_over_ranks(self._sums).tolist()
-        policy, value, policy_clipped, value_clipped, approximate_kl, ratio = (
+        policy, value, kl, policy_clipped, value_clipped, approximate_kl, ratio = (
             part / tokens for part in sums
         )
         return {
-            "loss": policy + value,
+            "loss": policy + value + kl,
             "loss/policy": policy,
             "loss/value": value,
             "policy/clipfrac": policy_clipped,

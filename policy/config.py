@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from align.data.config import Section
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+KLEstimator = Literal["k1", "k2", "k3"]
 
 
 class LoRAConfig(Section):
@@ -75,6 +76,17 @@ class PPOConfig(Section):
     """Peak learning rate of the critic."""
     kl_coef: float = Field(default=0.05, ge=0)
     """Reward lost per nat of drift from the reference."""
+    kl: KLEstimator = "k1"
+    """How a token's drift is estimated: k1 is exact in the reward, k2 in the loss."""
+    kl_in: Literal["reward", "loss"] = "reward"
+    """In the reward a token also answers for the drift of those after it, in the loss only for
+    its own."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """Nats per answer that `kl_coef` is adapted to keep; without it `kl_coef` stays."""
+    kl_horizon: int = Field(default=10_000, gt=0)
+    """Answers over which the adaptation works: larger is slower."""
+    update_kl_stop: float | None = Field(default=None, gt=0)
+    """Nats per token from the policy that sampled, past which the rest of an update is left out."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
     """How far the probability ratio may leave 1 before its gradient stops."""
     value_clip_range: float = Field(default=0.2, gt=0)
@@ -98,5 +110,17 @@ class PPOConfig(Section):
             raise ValueError(
                 f"ppo.batch_size ({self.batch_size}) must be a multiple of "
                 f"ppo.minibatches ({self.minibatches})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pays_for_drift_where_it_counts(self) -> "PPOConfig":
+        if self.kl == "k1" and self.kl_in == "loss":
+            raise ValueError(
+                "ppo.kl_in: loss needs ppo.kl k2 or k3: the gradient of k1 is 0 on average"
+            )
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError(
+                f"ppo.kl_target ({self.kl_target}) multiplies ppo.kl_coef, so that must not be 0"
             )
         return self

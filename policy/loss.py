@@ -4,6 +4,7 @@ The caller divides by the token count of the whole optimiser step, over all rank
 micro-batches, so that neither changes the gradient. Shapes: B answers, T response tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,23 @@ def policy_loss(
         loss=(torch.maximum(plain_BT, clipped_BT) * mask_BT).sum(),
         clipped=((clipped_BT > plain_BT) * mask_BT).sum(),
     )
+
+
+def kl_loss(
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    reference_BT: Tensor,
+    mask_BT: Tensor,
+    estimator: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Sum of rho k(pi, pi_ref) with rho = pi / pi_old held fixed; a scalar.
+
+    The weight makes tokens of the old policy stand for those of the new one, so that later passes
+    keep the estimator's gradient. Source: Shao et al. 2024 (arXiv:2402.03300), eq. 4, without a
+    weight; Tang and Munos 2025 (arXiv:2506.09477) with one.
+    """
+    weight_BT = (logprobs_BT - old_logprobs_BT).exp().detach()
+    return (weight_BT * estimator(logprobs_BT, reference_BT) * mask_BT).sum()
 
 
 def value_loss(

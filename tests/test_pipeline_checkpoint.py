@@ -119,6 +119,19 @@ def test_a_fresh_optimiser_would_be_noticed(tmp_path: Path) -> None:
     assert not torch.allclose(fresh.weights, through.weights, atol=1e-4)
 
 
+def test_what_the_stage_itself_carries_comes_back_exactly(tmp_path: Path) -> None:
+    """verl#2653: the adaptive KL coefficient began again from its first value."""
+    config = config_with(save_every=1)
+    training = Training(config)
+    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    assert checkpoints.numbers == {}
+    training.step(0)
+    numbers = {"kl_coef": 0.1 + 0.2, "count": 64.0}
+    checkpoints.after(1, training.engines, numbers)
+    again = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    assert again.numbers == numbers
+
+
 def test_old_checkpoints_go_only_after_new_ones_came(tmp_path: Path) -> None:
     saved_run(tmp_path, config_with(save_every=1, keep_last=2), 5)
     assert steps_on_disk(tmp_path) == [4, 5]

@@ -43,6 +43,8 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
             ("sft.batch_size", "train.ranks"),
         ),
         ({"ppo": {"batch_size": 10, "minibatches": 4}}, ("ppo.batch_size", "ppo.minibatches")),
+        ({"ppo": {"kl_in": "loss"}}, ("ppo.kl_in", "ppo.kl")),
+        ({"ppo": {"kl_coef": 0, "kl_target": 6}}, ("ppo.kl_target", "ppo.kl_coef")),
         ({"data": {"prompts": [{"format": "alpaca"}]}}, ("format: alpaca", "path")),
         ({"data": {"prompts": [{"format": "demo"}]}}, ("format: demo", "rows")),
         ({"data": {"feedback": [{"format": "pandalm"}]}}, ("format: pandalm", "path")),

@@ -15,6 +15,7 @@ from align.pipeline.ppo_metrics import (
     objective_metrics,
     step_flops,
 )
+from align.policy.kl import shaped_rewards
 from align.policy.loss import policy_loss, value_loss
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -46,14 +47,14 @@ def test_answers_without_pairs_have_no_diversity() -> None:
 def test_the_divergence_is_summed_over_tokens_and_averaged_over_answers() -> None:
     logprobs, reference, entropy = draws(3)
     scores = torch.tensor([1.0, 2.0, 6.0])
-    found = objective_metrics(scores, logprobs, reference, entropy, MASK, kl_coef=0.1)
+    rewards = shaped_rewards(scores, logprobs - reference, MASK, kl_coef=0.1)
+    found = objective_metrics(scores, rewards, logprobs, reference, entropy, MASK)
     kl = sum(tokens(logprobs - reference)) / 3
     assert found["objective/kl"] == pytest.approx(kl, abs=1e-6)
     assert found["objective/scores"] == 3
     assert found["objective/non_score_reward"] == pytest.approx(-0.1 * kl, abs=1e-6)
     assert found["objective/rlhf_reward"] == pytest.approx(3 - 0.1 * kl, abs=1e-6)
     assert found["objective/entropy"] == pytest.approx(sum(tokens(entropy)) / 8, abs=1e-6)
-    assert found["kl_coef"] == 0.1
 
 
 def test_the_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant_one() -> None:
@@ -74,13 +75,15 @@ def test_updates_average_over_the_tokens_of_all_micro_batches() -> None:
         mask = MASK[rows]
         policy = policy_loss(new[rows], old[rows], advantages[rows], mask, 0.2)
         value = value_loss(values[rows], old_values[rows], returns[rows], mask, 0.2)
-        seen.add(policy, value, new[rows], old[rows], mask)
+        part = Updates()
+        part.add(policy, value, torch.tensor(float(len(rows))), new[rows], old[rows], mask)
+        seen.include(part)
     found = seen.metrics()
     whole = policy_loss(new, old, advantages, MASK, 0.2)
     whole_value = value_loss(values, old_values, returns, MASK, 0.2)
     differences = tokens(new - old)
     expected = {
-        "loss": float(whole.loss + whole_value.loss) / 8,
+        "loss": float(whole.loss + whole_value.loss + 3) / 8,
         "loss/policy": float(whole.loss) / 8,
         "loss/value": float(whole_value.loss) / 8,
         "policy/clipfrac": float(whole.clipped) / 8,
@@ -95,7 +98,8 @@ def test_in_the_first_pass_the_ratio_is_one() -> None:
     logprobs, advantages, values = draws(3)
     seen = Updates()
     policy = policy_loss(logprobs, logprobs, advantages, MASK, 0.2)
-    seen.add(policy, value_loss(values, values, values, MASK, 0.2), logprobs, logprobs, MASK)
+    value = value_loss(values, values, values, MASK, 0.2)
+    seen.add(policy, value, torch.zeros(()), logprobs, logprobs, MASK)
     found = seen.metrics()
     assert (found["val/ratio"], found["policy/approxkl"], found["policy/clipfrac"]) == (1, 0, 0)
 

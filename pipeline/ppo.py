@@ -1,29 +1,27 @@
 """Stage 3: proximal policy optimisation with a KL penalty.
 
 Each step: 1. prompts are drawn; 2. Ray workers sample answers; 3. the reward model scores them;
-4. a penalty for drifting from the reference is taken off every token's reward; 5. the critic's
-values turn rewards into advantages; 6. policy and critic are updated with clipped losses; 7. the
-workers get the new weights. The reference is the SFT model, frozen; the critic starts from the
-reward model.
+4. a penalty for drifting from the reference is taken off every token's reward; 5. rewards become
+advantages, by the critic's values or against other answers; 6. policy and critic are updated with
+clipped losses; 7. the workers get the new weights. The reference is the SFT model, frozen; the
+critic starts from the reward model.
 
     align run --stage ppo --config configs/demo.yaml
 
 Shapes: B answers of a step, T response tokens.
 """
 
-from collections.abc import Sequence
-
 import torch
 
 from align.data.batches import fingerprint, stream
 from align.pipeline import ranks
-from align.pipeline.answers import answer_text
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.export import publish
 from align.pipeline.launch import Shares
-from align.pipeline.ppo_evaluation import SHOWN, Compared, base_answers, write_evaluation
+from align.pipeline.ppo_evaluation import compare, show, write_evaluation
 from align.pipeline.ppo_metrics import (
+    OF_THE_CRITIC,
     answer_metrics,
     explained_variance,
     measured_peak,
@@ -31,15 +29,15 @@ from align.pipeline.ppo_metrics import (
     step_flops,
 )
 from align.pipeline.ppo_models import Models
+from align.pipeline.ppo_state import Adapted
 from align.pipeline.ppo_update import Experience, update
-from align.pipeline.prompts import EncodedPrompt, read_encoded_prompts
+from align.pipeline.prompts import read_encoded_prompts
 from align.pipeline.rollouts import rollouts
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts
-from align.policy.advantage import gae, whiten
-from align.policy.kl import ESTIMATORS, adapted_coef, k1, shaped_rewards
-from align.policy.rollout import Sample, SampleRequest, pad_rows
+from align.policy import advantage, kl
+from align.policy.rollout import SampleRequest, pad_rows
 
 
 def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
@@ -48,25 +46,26 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     models = Models(config, directory)
     train, held_out = read_encoded_prompts(config, directory, models.tokenizer)
     peak = measured_peak(models.device) * ranks.world_size()
-    engines = {"policy": models.policy.deepspeed, "critic": models.critic.deepspeed}
     data = [*models.identities, fingerprint(prompt.ids for prompt in train)]
     checkpoints = Checkpoints(directory, "ppo", config, data, ppo.steps)
     done = checkpoints.steps_done
-    kl_coef = checkpoints.numbers.get("kl_coef", ppo.kl_coef)
+    adapted = Adapted.restored(checkpoints.numbers, ppo)
+    credit = advantage.Credit(ppo.gamma, ppo.gae_lambda, ppo.samples_per_prompt)
+    count = ppo.batch_size // ppo.samples_per_prompt
 
     with rollouts(config, models, shares) as workers:
         workers.sync(version=0)
         before = workers.answer(held_out)
-        checkpoints.restore(engines)
+        checkpoints.restore(models.engines)
         if done:
             workers.sync(version=done)
         with StageLog(directory.stage("ppo"), "ppo", ppo.steps, done) as log:
             for step in range(done, ppo.steps):
                 # 1. Prompts: the next part of an endless stream of shuffled epochs.
-                drawn = stream(len(train), config.seed, step * ppo.batch_size, ppo.batch_size)
                 requests = [
-                    SampleRequest(train[row].ids, (config.seed, step, position, 0))
-                    for position, row in drawn
+                    SampleRequest(train[row].ids, (config.seed, step, position, sample))
+                    for position, row in stream(len(train), config.seed, step * count, count)
+                    for sample in range(ppo.samples_per_prompt)
                 ]
                 # 2. Answers, sampled by the workers.
                 with log.timed("rollout"):
@@ -75,101 +74,65 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                 mask_BT = pad_rows([[1.0] * len(s.response_ids) for s in samples])
                 # 3. Scores: the reward model's word on the whole answer.
                 with log.timed("score"):
-                    cut_B = torch.tensor([float(not s.finished) for s in samples])
-                    scores_B = models.scores(texts) - ppo.missing_eos_penalty * cut_B
+                    raw_scores_B = models.scores(texts)
+                cut_B = torch.tensor([float(not s.finished) for s in samples])
+                adapted, scores_B = adapted.settled(raw_scores_B, cut_B, ppo)
                 # 4. Rewards: what the answer lost in drifting from the reference, by token.
                 with log.timed("logprobs"):
                     logprobs_BT, entropy_BT = models.logprobs(texts)
                     workers.check(samples, logprobs_BT)
                     reference_BT = models.reference_logprobs(texts)
-                in_reward = kl_coef if ppo.kl_in == "reward" else 0.0
-                kl_BT = ESTIMATORS[ppo.kl](logprobs_BT, reference_BT)
-                rewards_BT = shaped_rewards(scores_B, kl_BT, mask_BT, in_reward)
-                # 5. Advantages: how much better each token was than the critic expected.
+                kl_BT = kl.ESTIMATORS[ppo.kl](logprobs_BT, reference_BT)
+                in_reward = adapted.kl_coef if ppo.kl_in == "reward" else 0.0
+                rewards_BT = kl.shaped_rewards(scores_B, kl_BT, mask_BT, in_reward)
+                metrics = objective_metrics(
+                    scores_B, rewards_BT, logprobs_BT, reference_BT, entropy_BT, mask_BT
+                )
+                # 5. Advantages: how much better each token was than expected.
+                if ppo.whiten_rewards:
+                    rewards_BT = advantage.whiten(rewards_BT, mask_BT, keep_mean=True)
                 with log.timed("values"):
                     values_BT = models.values(texts)
-                raw_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, ppo.gamma, ppo.gae_lambda)
-                advantages_BT = whiten(raw_BT, mask_BT)
+                estimate = advantage.ESTIMATORS[ppo.advantage]
+                advantages_BT, returns_BT = estimate(rewards_BT, values_BT, mask_BT, credit)
                 # 6. Updates of policy and critic.
+                experience = Experience(
+                    texts=texts,
+                    mask_BT=mask_BT,
+                    logprobs_BT=logprobs_BT,
+                    reference_BT=reference_BT,
+                    values_BT=values_BT,
+                    advantages_BT=advantages_BT,
+                    returns_BT=returns_BT,
+                    kl_coef=adapted.kl_coef - in_reward,
+                )
                 with log.timed("update"):
-                    experience = Experience(
-                        texts,
-                        logprobs_BT,
-                        reference_BT,
-                        values_BT,
-                        advantages_BT,
-                        returns_BT,
-                        mask_BT,
-                        kl_coef - in_reward,
-                    )
-                    metrics = update(experience, models, config, step)
+                    metrics |= update(experience, models, config, step)
                 # 7. The workers get the new weights.
                 with log.timed("sync"):
                     workers.sync(version=step + 1)
 
-                metrics |= objective_metrics(
-                    scores_B, rewards_BT, logprobs_BT, reference_BT, entropy_BT, mask_BT
-                )
-                metrics["kl_coef"] = kl_coef
-                if ppo.kl_target is not None:
-                    kl = metrics["objective/kl"]
-                    kl_coef = adapted_coef(
-                        kl_coef, kl, ppo.kl_target, ppo.batch_size, ppo.kl_horizon
-                    )
+                metrics["kl_coef"] = adapted.kl_coef
+                adapted = adapted.after(metrics["objective/kl"], ppo)
+                metrics["reward/model"] = float(raw_scores_B.mean())
+                metrics["reward/missing_eos"] = -ppo.missing_eos_penalty * float(cut_B.mean())
                 metrics |= answer_metrics(texts.responses, [s.finished for s in samples])
                 metrics["val/explained_variance"] = explained_variance(
                     values_BT, returns_BT, mask_BT
                 )
-                flops = step_flops(models.parameter_count, texts.tokens, ppo.epochs)
+                trained = len(models.engines)
+                flops = step_flops(models.parameter_count, texts.tokens, ppo.epochs, trained)
                 metrics["mfu"] = flops / log.seconds / peak
+                if models.critic is None:
+                    metrics = {name: x for name, x in metrics.items() if name not in OF_THE_CRITIC}
                 if every and (step + 1) % every == 0:
                     with log.timed("evaluation"):
                         answers = workers.answer(held_out)
-                        metrics["eval/reward"] = _show(answers, held_out, models, log, step + 1)
+                        metrics["eval/reward"] = show(answers, held_out, models, log, step + 1)
                 log.step(step + 1, metrics, tokens=texts.tokens * ppo.epochs)
-                checkpoints.after(step + 1, engines, {"kl_coef": kl_coef})
+                checkpoints.after(step + 1, models.engines, adapted.numbers)
         after = workers.answer(held_out)
-    compared = _compare(before, after, held_out, models, config)
+    compared = compare(before, after, held_out, models, config)
     if ranks.is_main():
         write_evaluation(directory, config, models.tokenizer, compared)
     publish(models.policy_model, models.tokenizer, config, "ppo", directory.final("ppo"))
-
-
-def _show(
-    answers: Sequence[Sample],
-    prompts: Sequence[EncodedPrompt],
-    models: Models,
-    log: StageLog,
-    step: int,
-) -> float:
-    """Mean reward of answers to held-out prompts; the first of them go to `samples.jsonl`."""
-    scores = models.scores(_texts(prompts, answers)).tolist()
-    texts = [answer_text(models.tokenizer, one) for one in answers[:SHOWN]]
-    log.samples(step, [*zip((prompt.text for prompt in prompts), texts, scores, strict=False)])
-    return float(sum(scores) / len(scores))
-
-
-def _compare(
-    before: Sequence[Sample],
-    after: Sequence[Sample],
-    prompts: Sequence[EncodedPrompt],
-    models: Models,
-    config: RunConfig,
-) -> Compared:
-    """The policy against its reference, and against the base model for the eye."""
-    texts = _texts(prompts, after)
-    logprobs_BT, _ = models.logprobs(texts)
-    kl_BT = k1(logprobs_BT, models.reference_logprobs(texts))
-    return Compared(
-        prompts=prompts,
-        sft=before,
-        sft_rewards=models.scores(_texts(prompts, before)).tolist(),
-        ppo=after,
-        ppo_rewards=models.scores(texts).tolist(),
-        base=ranks.on_main(lambda: base_answers(prompts, config, models.tokenizer)),
-        kl=float(kl_BT.sum(dim=1).mean()),
-    )
-
-
-def _texts(prompts: Sequence[EncodedPrompt], answers: Sequence[Sample]) -> Texts:
-    return Texts([prompt.ids for prompt in prompts], [a.response_ids for a in answers])

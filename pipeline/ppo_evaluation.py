@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from align.pipeline import ranks
 from align.pipeline.answers import (
     EVALUATION_STEP,
     answer_text,
@@ -14,8 +15,12 @@ from align.pipeline.answers import (
 )
 from align.pipeline.config import RunConfig
 from align.pipeline.ppo_metrics import distinct2
+from align.pipeline.ppo_models import Models
 from align.pipeline.prompts import EncodedPrompt
 from align.pipeline.run_directory import RunDirectory, update_summary, write_json
+from align.pipeline.stage_log import StageLog
+from align.pipeline.texts import Texts
+from align.policy.kl import k1
 from align.policy.model import load_causal_lm
 from align.policy.rollout import Sample
 from align.reward.taste import taste
@@ -102,3 +107,43 @@ def write_evaluation(
     report = numbers | details
     write_json(directory.stage("ppo") / "evaluation.json", report)
     return report
+
+
+def show(
+    answers: Sequence[Sample],
+    prompts: Sequence[EncodedPrompt],
+    models: Models,
+    log: StageLog,
+    step: int,
+) -> float:
+    """Mean reward of answers to held-out prompts; the first of them go to `samples.jsonl`."""
+    scores = models.scores(_texts(prompts, answers)).tolist()
+    texts = [answer_text(models.tokenizer, one) for one in answers[:SHOWN]]
+    log.samples(step, [*zip((prompt.text for prompt in prompts), texts, scores, strict=False)])
+    return float(sum(scores) / len(scores))
+
+
+def compare(
+    before: Sequence[Sample],
+    after: Sequence[Sample],
+    prompts: Sequence[EncodedPrompt],
+    models: Models,
+    config: RunConfig,
+) -> Compared:
+    """The policy against its reference, and against the base model for the eye."""
+    texts = _texts(prompts, after)
+    logprobs_BT, _ = models.logprobs(texts)
+    kl_BT = k1(logprobs_BT, models.reference_logprobs(texts))
+    return Compared(
+        prompts=prompts,
+        sft=before,
+        sft_rewards=models.scores(_texts(prompts, before)).tolist(),
+        ppo=after,
+        ppo_rewards=models.scores(texts).tolist(),
+        base=ranks.on_main(lambda: base_answers(prompts, config, models.tokenizer)),
+        kl=float(kl_BT.sum(dim=1).mean()),
+    )
+
+
+def _texts(prompts: Sequence[EncodedPrompt], answers: Sequence[Sample]) -> Texts:
+    return Texts([prompt.ids for prompt in prompts], [a.response_ids for a in answers])

@@ -56,56 +56,64 @@ def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -
     return float(1 - errors.var(correction=0) / (returns.var(correction=0) + 1e-8))
 
 
+SUMMED = (
+    "loss/policy",
+    "loss/value",
+    "kl",
+    "policy/clipfrac",
+    "val/clipfrac",
+    "policy/approxkl",
+    "val/ratio",
+    "tokens",
+)
+OF_THE_CRITIC = ("loss/value", "val/clipfrac", "val/explained_variance")
+"""Metrics that mean nothing without one."""
+
+
 class Updates:
     """Sums over the micro-batches of some optimiser steps, on this rank."""
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(8, dtype=torch.float64)
+        self._sums = dict.fromkeys(SUMMED, 0.0)
 
-    def add(
+    def add_policy(
         self,
-        policy: LossSum,
-        value: LossSum,
+        loss: LossSum,
         kl: Tensor,
         logprobs_BT: Tensor,
         old_logprobs_BT: Tensor,
         mask_BT: Tensor,
     ) -> None:
-        """One micro-batch; `kl` is what drift from the reference adds to its loss."""
+        """The policy's part of a micro-batch; `kl` is what drift adds to the loss."""
         new_BT, old_BT = logprobs_BT.detach(), old_logprobs_BT
+        self._add("loss/policy", loss.loss)
+        self._add("policy/clipfrac", loss.clipped)
+        self._add("kl", kl)
         # E_old[exp(x) - 1 - x] with x = log pi - log pi_old is KL(pi_old, pi).
-        approximate_kl_BT = k3(old_BT, new_BT)
-        parts = [
-            policy.loss.detach(),
-            value.loss.detach(),
-            kl.detach(),
-            policy.clipped,
-            value.clipped,
-            (approximate_kl_BT * mask_BT).sum(),
-            ((new_BT - old_BT).exp() * mask_BT).sum(),
-            mask_BT.sum(),
-        ]
-        self._sums += torch.stack([part.double().cpu() for part in parts])
+        self._add("policy/approxkl", (k3(old_BT, new_BT) * mask_BT).sum())
+        self._add("val/ratio", ((new_BT - old_BT).exp() * mask_BT).sum())
+        self._add("tokens", mask_BT.sum())
+
+    def add_value(self, loss: LossSum) -> None:
+        """The critic's part of a micro-batch."""
+        self._add("loss/value", loss.loss)
+        self._add("val/clipfrac", loss.clipped)
 
     def include(self, other: "Updates") -> None:
         """Those of other optimiser steps too."""
-        self._sums += other._sums
+        for name in SUMMED:
+            self._sums[name] += other._sums[name]
 
     def metrics(self) -> dict[str, float]:
-        """Means per response token, over all ranks."""
-        *sums, tokens = ranks.sum_over_ranks(self._sums).tolist()
-        policy, value, kl, policy_clipped, value_clipped, approximate_kl, ratio = (
-            part / tokens for part in sums
-        )
-        return {
-            "loss": policy + value + kl,
-            "loss/policy": policy,
-            "loss/value": value,
-            "policy/clipfrac": policy_clipped,
-            "val/clipfrac": value_clipped,
-            "policy/approxkl": approximate_kl,
-            "val/ratio": ratio,
-        }
+        """Means per response token, over all ranks; every rank calls this."""
+        sums = torch.tensor([self._sums[name] for name in SUMMED], dtype=torch.float64)
+        *sums_, tokens = ranks.sum_over_ranks(sums).tolist()
+        means = {name: part / tokens for name, part in zip(SUMMED, sums_, strict=False)}
+        kl = means.pop("kl")
+        return {"loss": means["loss/policy"] + means["loss/value"] + kl, **means}
+
+    def _add(self, name: str, part: Tensor) -> None:
+        self._sums[name] += float(part.detach())
 
 
 def measured_peak(device: torch.device) -> float:
@@ -120,11 +128,11 @@ def measured_peak(device: torch.device) -> float:
     return 2 * size**3 / best
 
 
-def step_flops(parameters: int, tokens: int, epochs: int) -> float:
+def step_flops(parameters: int, tokens: int, epochs: int, trained: int) -> float:
     """Operations of one PPO step, at 2 per parameter and token forward and 6 with backward.
 
-    Forward: sampling, policy, reference, critic, reward model. Both policy and critic train for
-    `epochs` passes. Attention scores are not counted. Source: Kaplan et al. 2020
+    Forward: sampling, reference, reward model and the `trained` ones, policy and critic, which
+    then train for `epochs` passes. Attention scores are not counted. Source: Kaplan et al. 2020
     (arXiv:2001.08361), section 2.1.
     """
-    return parameters * tokens * (5 * 2 + 2 * 6 * epochs)
+    return parameters * tokens * ((3 + trained) * 2 + trained * 6 * epochs)

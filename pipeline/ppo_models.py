@@ -1,4 +1,4 @@
-"""The four models of PPO, and what the loop asks of them over a whole batch of texts.
+"""The models of PPO, and what the loop asks of them over a whole batch of texts.
 
 Shapes: B texts, T response tokens.
 """
@@ -31,7 +31,10 @@ from align.policy.places import identity_of
 
 
 class Models:
-    """Policy and critic, each under its own optimiser; reference and reward model, frozen."""
+    """Policy and critic, each under its own optimiser; reference and reward model, frozen.
+
+    Only generalised advantage estimation has a critic.
+    """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
         policy_path = config.ppo.policy or directory.need("sft")
@@ -47,11 +50,13 @@ class Models:
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
         self.policy_model = add_lora(causal, lora, config.seed) if lora else causal
-        critic: Any = load_scalar_model(reward_path, config.model, config.seed)
-        critic = add_lora(critic, lora, config.seed) if lora else critic
         updates = config.ppo.steps * config.ppo.epochs * config.ppo.minibatches
         self.policy = Engine(self.policy_model, config.ppo.learning_rate, updates, train)
-        self.critic = Engine(TokenScores(critic), config.ppo.critic_learning_rate, updates, train)
+        self.critic: Engine | None = None
+        if config.ppo.advantage == "gae":
+            critic: Any = load_scalar_model(reward_path, config.model, config.seed)
+            critic = TokenScores(add_lora(critic, lora, config.seed) if lora else critic)
+            self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
         reward = TokenScores(load_scalar_model(reward_path, config.model, config.seed))
         self._reward = frozen(reward, train, self.device)
         # With LoRA the policy without its adapters is the reference: one copy of the weights.
@@ -60,6 +65,12 @@ class Models:
             if lora
             else frozen(load_causal_lm(policy_path, config.model), train, self.device)
         )
+
+    @property
+    def engines(self) -> dict[str, Any]:
+        """What a checkpoint keeps, by name."""
+        critic = {"critic": self.critic.deepspeed} if self.critic else {}
+        return {"policy": self.policy.deepspeed, **critic}
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +100,11 @@ class Models:
             )
 
     def values(self, texts: Texts) -> Tensor:
-        """The critic's value before every response token, (B, T)."""
-        return self._per_text(lambda batch: response_values(self.critic, batch), texts)
+        """The critic's value before every response token, (B, T); 0 without a critic."""
+        critic = self.critic
+        if critic is None:
+            return torch.zeros(len(texts), max(map(len, texts.responses)))
+        return self._per_text(lambda batch: response_values(critic, batch), texts)
 
     def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
         return per_text(compute, texts, self._budget, self.device)

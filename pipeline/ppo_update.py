@@ -3,7 +3,7 @@
 Shapes: B answers, T response tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -24,13 +24,26 @@ class Experience:
     """What an update needs of a step's answers; whole on every rank."""
 
     texts: Texts
+    mask_BT: Tensor  # 1 on response tokens
     logprobs_BT: Tensor  # log pi_old(token) at the sampling temperature, nats
     reference_BT: Tensor  # log pi_ref(token), nats
     values_BT: Tensor  # V(state before the token) when the answer was sampled
-    advantages_BT: Tensor  # whitened over the batch
+    advantages_BT: Tensor  # whitened over the batch, or against other answers to the prompt
     returns_BT: Tensor  # what the critic should have said
-    mask_BT: Tensor  # 1 on response tokens
     kl_coef: float  # of the KL penalty in the loss; 0 where it is in the reward
+
+    def part(self, rows: list[int], device: torch.device) -> "Experience":
+        """Some of the answers, as wide as the longest of them, on the device."""
+        texts = Texts(
+            [self.texts.prompts[row] for row in rows], [self.texts.responses[row] for row in rows]
+        )
+        longest = max(map(len, texts.responses))
+        tensors = {
+            field.name: getattr(self, field.name)[rows, :longest].to(device)
+            for field in fields(self)
+            if field.name.endswith("_BT")
+        }
+        return replace(self, texts=texts, **tensors)
 
 
 def update(
@@ -48,10 +61,11 @@ def update(
     for epoch in range(ppo.epochs):
         order = epoch_order(len(experience.texts), config.seed, step * ppo.epochs + epoch)
         for rows in chunks(order, ppo.minibatches):
-            found = _accumulate_rows(experience, rows, models, config)
+            found = _accumulate(experience, rows, models, config)
             seen.include(found)
             rates = models.policy.step(number)
-            models.critic.step(number)
+            if models.critic:
+                models.critic.step(number)
             number += 1
             stop = ppo.update_kl_stop
             if stop is not None and found.metrics()["policy/approxkl"] > stop:
@@ -59,57 +73,57 @@ def update(
     return seen.metrics() | rates
 
 
-def _accumulate_rows(
+def _accumulate(
     experience: Experience, rows: list[int], models: Models, config: RunConfig
 ) -> Updates:
-    """The gradient of one optimiser step, this rank's share of it."""
+    """This rank's share of the gradient of one optimiser step."""
     seen = Updates()
     tokens = float(experience.mask_BT[rows].sum())
     plan = experience.texts.micro_batches(rows, config.train.micro_batch_tokens)
     for micro_batch in plan[ranks.rank()]:
         if micro_batch:
-            _accumulate(experience, micro_batch, tokens, models, config, seen)
+            part = experience.part(micro_batch, models.device)
+            _accumulate_policy(part, tokens, models, config, seen)
+            _accumulate_critic(part, tokens, models, config, seen)
         else:
             _accumulate_nothing(models)
     return seen
 
 
-def _accumulate(
-    experience: Experience,
-    rows: list[int],
-    tokens: float,
-    models: Models,
-    config: RunConfig,
-    seen: Updates,
+def _accumulate_policy(
+    part: Experience, tokens: float, models: Models, config: RunConfig, seen: Updates
 ) -> None:
-    """Add one micro-batch to the gradients of policy and critic."""
-    ppo, device = config.ppo, models.device
-    batch = experience.texts.pick(rows, device)
-    longest = int(batch.response_lengths_B.max())
-
-    def mine(x_BT: Tensor) -> Tensor:
-        return x_BT[rows, :longest].to(device)
-
-    mask_BT, old_logprobs_BT = mine(experience.mask_BT), mine(experience.logprobs_BT)
-    advantages_BT, returns_BT = mine(experience.advantages_BT), mine(experience.returns_BT)
+    """The clipped policy loss, and KL from the reference if it is in the loss."""
+    ppo, batch = config.ppo, part.texts.pick(range(len(part.texts)), models.device)
     logprobs_BT, _ = response_logprobs(models.policy, batch, config.rollout.temperature)
-    policy = policy_loss(logprobs_BT, old_logprobs_BT, advantages_BT, mask_BT, ppo.clip_range)
-    kl = torch.zeros((), device=device)
-    if experience.kl_coef:
-        kl = experience.kl_coef * kl_loss(
-            logprobs_BT, old_logprobs_BT, mine(experience.reference_BT), mask_BT, ESTIMATORS[ppo.kl]
-        )
+    old_BT, mask_BT = part.logprobs_BT, part.mask_BT
+    policy = policy_loss(logprobs_BT, old_BT, part.advantages_BT, mask_BT, ppo.clip_range)
+    kl = torch.zeros((), device=models.device)
+    if part.kl_coef:
+        estimator = ESTIMATORS[ppo.kl]
+        kl = part.kl_coef * kl_loss(logprobs_BT, old_BT, part.reference_BT, mask_BT, estimator)
     models.policy.backward((policy.loss + kl) / tokens)
+    seen.add_policy(policy, kl, logprobs_BT, old_BT, mask_BT)
+
+
+def _accumulate_critic(
+    part: Experience, tokens: float, models: Models, config: RunConfig, seen: Updates
+) -> None:
+    """The clipped value loss, if there is a critic."""
+    if models.critic is None:
+        return
+    batch = part.texts.pick(range(len(part.texts)), models.device)
     values_BT = response_values(models.critic, batch)
     value = value_loss(
-        values_BT, mine(experience.values_BT), returns_BT, mask_BT, ppo.value_clip_range
+        values_BT, part.values_BT, part.returns_BT, part.mask_BT, config.ppo.value_clip_range
     )
     models.critic.backward(value.loss / tokens)
-    seen.add(policy, value, kl, logprobs_BT, old_logprobs_BT, mask_BT)
+    seen.add_value(value)
 
 
 def _accumulate_nothing(models: Models) -> None:
     """Keep in step with the ranks that have a micro-batch: ZeRO reduces during backward."""
     batch = empty_batch(models.device)
     models.policy.backward(0 * response_logprobs(models.policy, batch, 1.0)[0].sum())
-    models.critic.backward(0 * response_values(models.critic, batch).sum())
+    if models.critic:
+        models.critic.backward(0 * response_values(models.critic, batch).sum())

@@ -9,6 +9,7 @@ from align.data.config import Section
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 KLEstimator = Literal["k1", "k2", "k3"]
+AdvantageEstimator = Literal["gae", "grpo", "rloo", "reinforce++"]
 
 
 class LoRAConfig(Section):
@@ -66,6 +67,8 @@ class PPOConfig(Section):
     """Batches of answers to sample and learn from."""
     batch_size: int = Field(default=64, gt=0)
     """Answers sampled per step, over all ranks."""
+    samples_per_prompt: int = Field(default=1, gt=0)
+    """Answers to each prompt of a batch."""
     epochs: int = Field(default=4, gt=0)
     """Passes over each batch."""
     minibatches: int = Field(default=1, gt=0)
@@ -91,12 +94,21 @@ class PPOConfig(Section):
     """How far the probability ratio may leave 1 before its gradient stops."""
     value_clip_range: float = Field(default=0.2, gt=0)
     """How far a value may move from its estimate at sampling time, in units of reward."""
+    advantage: AdvantageEstimator = "gae"
+    """`gae` trains a critic. The others train none: grpo and rloo compare the answers to a prompt,
+    reinforce++ compares those of the batch."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount per token."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """Of the advantage estimate (Schulman et al. 2016): 0 trusts the critic, 1 the returns."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """Subtracted from the score of an answer that was cut off."""
+    scale_scores: bool = False
+    """Divide scores by the standard deviation of all scores so far."""
+    score_clip: float | None = Field(default=None, gt=0)
+    """Largest absolute score, after scaling and before the penalty."""
+    whiten_rewards: bool = False
+    """Divide rewards per token, KL penalty included, by their standard deviation in the batch."""
     eval_prompts: int = Field(default=200, gt=0)
     """Held-out prompts answered at each evaluation, at most."""
     policy: Path | None = None
@@ -110,6 +122,21 @@ class PPOConfig(Section):
             raise ValueError(
                 f"ppo.batch_size ({self.batch_size}) must be a multiple of "
                 f"ppo.minibatches ({self.minibatches})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compares_answers_where_it_must(self) -> "PPOConfig":
+        samples = self.samples_per_prompt
+        if self.batch_size % samples:
+            raise ValueError(
+                f"ppo.batch_size ({self.batch_size}) must be a multiple of "
+                f"ppo.samples_per_prompt ({samples})"
+            )
+        if self.advantage in ("grpo", "rloo") and samples == 1:
+            raise ValueError(
+                f"ppo.advantage: {self.advantage} compares answers to one prompt: set "
+                "ppo.samples_per_prompt to 2 or more"
             )
         return self
 

@@ -43,6 +43,11 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
             ("sft.batch_size", "train.ranks"),
         ),
         ({"ppo": {"batch_size": 10, "minibatches": 4}}, ("ppo.batch_size", "ppo.minibatches")),
+        (
+            {"ppo": {"batch_size": 10, "samples_per_prompt": 4}},
+            ("ppo.batch_size", "ppo.samples_per_prompt"),
+        ),
+        ({"ppo": {"advantage": "rloo"}}, ("ppo.advantage", "ppo.samples_per_prompt")),
         ({"ppo": {"kl_in": "loss"}}, ("ppo.kl_in", "ppo.kl")),
         ({"ppo": {"kl_coef": 0, "kl_target": 6}}, ("ppo.kl_target", "ppo.kl_coef")),
         ({"data": {"prompts": [{"format": "alpaca"}]}}, ("format: alpaca", "path")),

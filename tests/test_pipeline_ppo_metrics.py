@@ -76,7 +76,8 @@ def test_updates_average_over_the_tokens_of_all_micro_batches() -> None:
         policy = policy_loss(new[rows], old[rows], advantages[rows], mask, 0.2)
         value = value_loss(values[rows], old_values[rows], returns[rows], mask, 0.2)
         part = Updates()
-        part.add(policy, value, torch.tensor(float(len(rows))), new[rows], old[rows], mask)
+        part.add_policy(policy, torch.tensor(float(len(rows))), new[rows], old[rows], mask)
+        part.add_value(value)
         seen.include(part)
     found = seen.metrics()
     whole = policy_loss(new, old, advantages, MASK, 0.2)
@@ -95,18 +96,18 @@ def test_updates_average_over_the_tokens_of_all_micro_batches() -> None:
 
 
 def test_in_the_first_pass_the_ratio_is_one() -> None:
-    logprobs, advantages, values = draws(3)
+    logprobs, advantages = draws(2)
     seen = Updates()
     policy = policy_loss(logprobs, logprobs, advantages, MASK, 0.2)
-    value = value_loss(values, values, values, MASK, 0.2)
-    seen.add(policy, value, torch.zeros(()), logprobs, logprobs, MASK)
+    seen.add_policy(policy, torch.zeros(()), logprobs, logprobs, MASK)
     found = seen.metrics()
     assert (found["val/ratio"], found["policy/approxkl"], found["policy/clipfrac"]) == (1, 0, 0)
 
 
 def test_operations_grow_with_parameters_tokens_and_passes() -> None:
-    assert step_flops(parameters=10, tokens=100, epochs=1) == 10 * 100 * (10 + 12)
-    assert step_flops(parameters=10, tokens=100, epochs=4) == 10 * 100 * (10 + 48)
+    assert step_flops(10, tokens=100, epochs=1, trained=2) == 10 * 100 * (10 + 12)
+    assert step_flops(10, tokens=100, epochs=4, trained=2) == 10 * 100 * (10 + 48)
+    assert step_flops(10, tokens=100, epochs=4, trained=1) == 10 * 100 * (8 + 24)
 
 
 def test_the_measured_peak_is_a_rate() -> None:

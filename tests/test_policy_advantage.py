@@ -5,7 +5,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from align.policy.advantage import gae, masked_mean, whiten
+from align.policy.advantage import (
+    ESTIMATORS,
+    Credit,
+    gae,
+    grpo,
+    masked_mean,
+    reinforce_plus_plus,
+    rloo,
+    whiten,
+    with_critic,
+)
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,3 +97,86 @@ def test_masked_mean_counts_real_tokens_only() -> None:
     x = torch.tensor([[1.0, 2.0, 99.0], [6.0, 99.0, 99.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     assert float(masked_mean(x, mask)) == 3
+
+
+def test_whitened_rewards_keep_their_mean() -> None:
+    x, _, mask = batch(5)
+    white = whiten(7 + 3 * x, mask, keep_mean=True)
+    kept = white[mask.bool()]
+    assert float(kept.mean()) == pytest.approx(float((7 + 3 * x)[mask.bool()].mean()))
+    assert float(kept.var(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert (white[~mask.bool()] == 0).all()
+
+
+def totals(rewards: Tensor, mask: Tensor) -> list[float]:
+    """What each answer was rewarded with, token by token."""
+    return [
+        sum(float(rewards[row, t]) for t in range(int(mask[row].sum())))
+        for row in range(len(rewards))
+    ]
+
+
+THREE = Credit(gamma=0.9, gae_lambda=0.95, samples_per_prompt=3)
+
+
+def test_rloo_compares_an_answer_with_the_mean_of_the_others() -> None:
+    rewards, values, mask = batch(6)
+    found, _ = rloo(rewards * mask, values, mask, THREE)
+    total = totals(rewards, mask)
+    for row in range(6):
+        first = row - row % 3
+        others = [total[other] for other in range(first, first + 3) if other != row]
+        expected = total[row] - sum(others) / 2
+        length = int(mask[row].sum())
+        assert found[row, :length].tolist() == pytest.approx([expected] * length)
+        assert (found[row, length:] == 0).all()
+
+
+def test_grpo_compares_an_answer_with_its_group_in_deviations() -> None:
+    rewards, values, mask = batch(7)
+    found, _ = grpo(rewards * mask, values, mask, THREE)
+    total = totals(rewards, mask)
+    for row in range(6):
+        first = row - row % 3
+        group = total[first : first + 3]
+        mean = sum(group) / 3
+        deviation = (sum((one - mean) ** 2 for one in group) / 3) ** 0.5
+        length = int(mask[row].sum())
+        expected = (total[row] - mean) / (deviation + 1e-4)
+        assert found[row, :length].tolist() == pytest.approx([expected] * length)
+        assert (found[row, length:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_answers_that_are_equally_good_teach_nothing(name: str) -> None:
+    _, values, mask = batch()
+    rewards = (0.1 * mask / mask.sum(dim=1, keepdim=True)).float()
+    found, _ = ESTIMATORS[name](rewards, values.float(), mask.float(), THREE)
+    assert (found.abs() < 1e-3).all()
+
+
+def test_reinforce_plus_plus_whitens_the_rewards_to_come() -> None:
+    rewards, values, mask = batch(8)
+    found, _ = reinforce_plus_plus(rewards * mask, values, mask, THREE)
+    to_come = torch.zeros_like(rewards)
+    for row in range(6):
+        length = int(mask[row].sum())
+        for t in range(length):
+            later = rewards[row, t:length].tolist()
+            to_come[row, t] = sum(0.9**i * reward for i, reward in enumerate(later))
+    assert torch.allclose(found, whiten(to_come, mask))
+
+
+def test_with_a_critic_advantages_are_whitened_and_returns_are_not() -> None:
+    rewards, values, mask = batch(9)
+    raw, returns = gae(rewards * mask, values, mask, 0.9, 0.95)
+    found, learnt = with_critic(rewards * mask, values, mask, THREE)
+    assert torch.equal(found, whiten(raw, mask)) and torch.equal(learnt, returns)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo", "reinforce++"])
+def test_without_a_critic_values_change_nothing(name: str) -> None:
+    rewards, values, mask = batch(10)
+    one, _ = ESTIMATORS[name](rewards * mask, values, mask, THREE)
+    other, _ = ESTIMATORS[name](rewards * mask, 0 * values, mask, THREE)
+    assert torch.equal(one, other)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from align.data.atomic import sync
 from align.data.errors import UserError
@@ -37,9 +37,8 @@ from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft,
 from align.pipeline.training_state import Engines
 
 T = TypeVar("T")
-STAGE = "stage"
-"""Where the manifest keeps the stage's own numbers, beside those of its engines."""
-NOTHING: Mapping[str, float] = {}
+NO_NUMBERS: Mapping[str, float] = {}
+NO_TENSORS: Mapping[str, Tensor] = {}
 
 
 class Checkpoints:
@@ -73,13 +72,14 @@ class Checkpoints:
     @property
     def numbers(self) -> Mapping[str, float]:
         """What the stage itself carried from step to step; empty without a checkpoint."""
-        return self._found.manifest.scalars.get(STAGE, {}) if self._found else {}
+        return self._found.manifest.scalars.get(training_state.STAGE, {}) if self._found else {}
 
-    def restore(self, engines: Engines) -> None:
-        """Bring fresh engines to that checkpoint, if there is one."""
+    def restore(self, engines: Engines, tensors: Mapping[str, Tensor] = NO_TENSORS) -> None:
+        """Bring fresh engines, and the stage's own tensors, to that checkpoint, if there is one."""
         if self._found:
             with self._reading() as found:
                 training_state.restore(found.files, engines, found.manifest.scalars)
+                training_state.restore_tensors(found.files, tensors)
 
     def restore_weights(self, models: Mapping[str, nn.Module]) -> None:
         """Bring models without an engine to that checkpoint, for a stage that is trained out."""
@@ -100,14 +100,21 @@ class Checkpoints:
         if ranks.is_main():
             note(f"going on after step {self.steps_done}: {self._found.path}")
 
-    def after(self, step: int, engines: Engines, numbers: Mapping[str, float] = NOTHING) -> None:
+    def after(
+        self,
+        step: int,
+        engines: Engines,
+        numbers: Mapping[str, float] = NO_NUMBERS,
+        tensors: Mapping[str, Tensor] = NO_TENSORS,
+    ) -> None:
         """Save after a step if it is due, or if the run is to stop: then raise Stop.
 
-        `numbers` is what the stage itself carries from step to step, the same on every rank.
+        What the stage itself carries from step to step: `numbers`, the same on every rank, and
+        `tensors`, of which every rank has its own.
         """
         stop, due = ranks.on_main(lambda: (self._flag.exists(), self._is_due(step)))
         if stop or due:
-            self._save(step, engines, numbers)
+            self._save(step, engines, numbers, tensors)
         if stop:
             raise stopping.Stop
 
@@ -118,13 +125,19 @@ class Checkpoints:
         by_time = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
         return by_steps or by_time
 
-    def _save(self, step: int, engines: Engines, numbers: Mapping[str, float]) -> None:
+    def _save(
+        self,
+        step: int,
+        engines: Engines,
+        numbers: Mapping[str, float],
+        tensors: Mapping[str, Tensor],
+    ) -> None:
         """Publish a checkpoint, then delete those it makes superfluous. Every rank calls this."""
         final = self._folder / f"step-{step:08d}"
         draft = ranks.on_main(lambda: _writing(final, new_draft))
         try:
             shards = ranks.on_all(
-                lambda: _writing(draft, lambda folder: _write_shard(folder, engines))
+                lambda: _writing(draft, lambda folder: _write_shard(folder, engines, tensors))
             )
             manifest = Manifest(
                 stage=self._stage,
@@ -134,7 +147,10 @@ class Checkpoints:
                 zero_stage=self._train.zero_stage,
                 config_sha256=self._config_sha256,
                 data_sha256=self._data_sha256,
-                scalars={STAGE: dict(numbers), **training_state.scalars_of(engines)},
+                scalars={
+                    training_state.STAGE: dict(numbers),
+                    **training_state.scalars_of(engines),
+                },
                 files=tuple(file for files in shards for file in files),
             )
             ranks.on_main(lambda: _writing(draft, lambda folder: _publish(folder, final, manifest)))
@@ -203,8 +219,8 @@ class Checkpoints:
                 )
 
 
-def _write_shard(folder: Path, engines: Engines) -> list[StoredFile]:
-    files = [folder / name for name in training_state.write_shard(folder, engines)]
+def _write_shard(folder: Path, engines: Engines, tensors: Mapping[str, Tensor]) -> list[StoredFile]:
+    files = [folder / name for name in training_state.write_shard(folder, engines, tensors)]
     for file in files:
         sync(file)
     return [stored_file(file) for file in files]

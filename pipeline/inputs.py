@@ -40,6 +40,8 @@ def _source_problems(config: RunConfig, stages: tuple[str, ...]) -> Iterator[str
         yield "data.feedback: is empty, and rm learns from it; name a source"
     if "ppo" in stages and not data.prompts:
         yield "data.prompts: is empty, and ppo answers them; name a source"
+    if "ppo" in stages and config.ppo.ptx_coef and not data.instructions:
+        yield "data.instructions: is empty, and ppo.ptx_coef mixes them into ppo; name a source"
 
 
 def _named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -24,7 +24,7 @@ FILE_NAME = "metrics.jsonl"
 METRICS: dict[str, dict[str, str]] = {
     "all": {
         "loss": "What the optimiser minimises: nats per answer token (sft), per pair (rm), "
-        "policy and value loss together (ppo)",
+        "all losses together (ppo)",
         "lr": "Learning rate of this step",
         "grad_norm": "Norm of the gradient before clipping",
         "tokens_per_second": "Tokens trained on per second, padding not counted",
@@ -50,6 +50,7 @@ METRICS: dict[str, dict[str, str]] = {
         "(nats per token)",
         "policy/clipfrac": "Share of answer tokens whose probability ratio was clipped",
         "loss/policy": "Clipped policy loss (per answer token)",
+        "loss/ptx": "Loss on instructions that are mixed in (nats per answer token)",
         "loss/value": "Clipped value loss (squared reward per answer token)",
         "val/clipfrac": "Share of answer tokens whose value change was clipped",
         "val/ratio": "Mean probability ratio of the updated policy to the one that sampled",

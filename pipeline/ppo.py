@@ -17,9 +17,11 @@ from align.data.batches import fingerprint, stream
 from align.pipeline import ranks
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
+from align.pipeline.ema import MovingAverage
 from align.pipeline.export import publish
 from align.pipeline.launch import Shares
 from align.pipeline.ppo_evaluation import compare, show, write_evaluation
+from align.pipeline.ppo_guards import check_drift, check_finite
 from align.pipeline.ppo_metrics import (
     OF_THE_CRITIC,
     answer_metrics,
@@ -31,12 +33,13 @@ from align.pipeline.ppo_metrics import (
 from align.pipeline.ppo_models import Models
 from align.pipeline.ppo_state import Adapted
 from align.pipeline.ppo_update import Experience, update
-from align.pipeline.prompts import read_encoded_prompts
+from align.pipeline.prompts import read_encoded_prompts, read_mixed_in
 from align.pipeline.rollouts import rollouts
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts
 from align.policy import advantage, kl
+from align.policy.loss import truncated_weights
 from align.policy.rollout import SampleRequest, pad_rows
 
 
@@ -46,17 +49,24 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     models = Models(config, directory)
     train, held_out = read_encoded_prompts(config, directory, models.tokenizer)
     peak = measured_peak(models.device) * ranks.world_size()
-    data = [*models.identities, fingerprint(prompt.ids for prompt in train)]
+    mixed_in = read_mixed_in(config, directory, models.tokenizer)
+    data = [
+        *models.identities,
+        fingerprint(prompt.ids for prompt in train),
+        fingerprint(mixed_in.prompts, mixed_in.responses),
+    ]
     checkpoints = Checkpoints(directory, "ppo", config, data, ppo.steps)
     done = checkpoints.steps_done
     adapted = Adapted.restored(checkpoints.numbers, ppo)
+    average = MovingAverage(models.policy, ppo.ema_decay) if ppo.ema_decay else None
+    averaged = average.share if average else {}
     credit = advantage.Credit(ppo.gamma, ppo.gae_lambda, ppo.samples_per_prompt)
     count = ppo.batch_size // ppo.samples_per_prompt
 
     with rollouts(config, models, shares) as workers:
         workers.sync(version=0)
         before = workers.answer(held_out)
-        checkpoints.restore(models.engines)
+        checkpoints.restore(models.engines, averaged)
         if done:
             workers.sync(version=done)
         with StageLog(directory.stage("ppo"), "ppo", ppo.steps, done) as log:
@@ -88,6 +98,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                 metrics = objective_metrics(
                     scores_B, rewards_BT, logprobs_BT, reference_BT, entropy_BT, mask_BT
                 )
+                check_drift(metrics["objective/kl"], config, step)
                 # 5. Advantages: how much better each token was than expected.
                 if ppo.whiten_rewards:
                     rewards_BT = advantage.whiten(rewards_BT, mask_BT, keep_mean=True)
@@ -95,6 +106,11 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                     values_BT = models.values(texts)
                 estimate = advantage.ESTIMATORS[ppo.advantage]
                 advantages_BT, returns_BT = estimate(rewards_BT, values_BT, mask_BT, credit)
+                if ppo.importance_cap is not None:
+                    sampled_BT = pad_rows([s.logprobs for s in samples])
+                    advantages_BT = advantages_BT * truncated_weights(
+                        logprobs_BT, sampled_BT, ppo.importance_cap
+                    )
                 # 6. Updates of policy and critic.
                 experience = Experience(
                     texts=texts,
@@ -107,7 +123,10 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                     kl_coef=adapted.kl_coef - in_reward,
                 )
                 with log.timed("update"):
-                    metrics |= update(experience, models, config, step)
+                    metrics |= update(experience, models, config, step, mixed_in)
+                    check_finite(metrics, config, step)
+                    if average:
+                        average.include(models.policy)
                 # 7. The workers get the new weights.
                 with log.timed("sync"):
                     workers.sync(version=step + 1)
@@ -130,7 +149,10 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                         answers = workers.answer(held_out)
                         metrics["eval/reward"] = show(answers, held_out, models, log, step + 1)
                 log.step(step + 1, metrics, tokens=texts.tokens * ppo.epochs)
-                checkpoints.after(step + 1, models.engines, adapted.numbers)
+                checkpoints.after(step + 1, models.engines, adapted.numbers, averaged)
+        if average:
+            average.write_into(models.policy)
+            workers.sync(version=ppo.steps + 1)
         after = workers.answer(held_out)
     compared = compare(before, after, held_out, models, config)
     if ranks.is_main():

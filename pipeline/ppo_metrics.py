@@ -1,5 +1,6 @@
 """What a PPO step reports. Shapes: B answers, T response tokens."""
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -65,6 +66,8 @@ SUMMED = (
     "policy/approxkl",
     "val/ratio",
     "tokens",
+    "ptx",
+    "ptx_tokens",
 )
 OF_THE_CRITIC = ("loss/value", "val/clipfrac", "val/explained_variance")
 """Metrics that mean nothing without one."""
@@ -73,7 +76,9 @@ OF_THE_CRITIC = ("loss/value", "val/clipfrac", "val/explained_variance")
 class Updates:
     """Sums over the micro-batches of some optimiser steps, on this rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, ptx_coef: float = 0.0) -> None:
+        self._ptx_coef = ptx_coef
+        self._gap = 0.0
         self._sums = dict.fromkeys(SUMMED, 0.0)
 
     def add_policy(
@@ -86,6 +91,8 @@ class Updates:
     ) -> None:
         """The policy's part of a micro-batch; `kl` is what drift adds to the loss."""
         new_BT, old_BT = logprobs_BT.detach(), old_logprobs_BT
+        gap = float(((new_BT - old_BT).abs() * mask_BT).max())
+        self._gap = gap if math.isnan(gap) else max(self._gap, gap)
         self._add("loss/policy", loss.loss)
         self._add("policy/clipfrac", loss.clipped)
         self._add("kl", kl)
@@ -99,6 +106,11 @@ class Updates:
         self._add("loss/value", loss.loss)
         self._add("val/clipfrac", loss.clipped)
 
+    def add_ptx(self, loss: Tensor, tokens: int) -> None:
+        """A micro-batch of instructions that are mixed in."""
+        self._add("ptx", loss)
+        self._sums["ptx_tokens"] += tokens
+
     def include(self, other: "Updates") -> None:
         """Those of other optimiser steps too."""
         for name in SUMMED:
@@ -107,10 +119,18 @@ class Updates:
     def metrics(self) -> dict[str, float]:
         """Means per response token, over all ranks; every rank calls this."""
         sums = torch.tensor([self._sums[name] for name in SUMMED], dtype=torch.float64)
-        *sums_, tokens = ranks.sum_over_ranks(sums).tolist()
-        means = {name: part / tokens for name, part in zip(SUMMED, sums_, strict=False)}
-        kl = means.pop("kl")
-        return {"loss": means["loss/policy"] + means["loss/value"] + kl, **means}
+        total = dict(zip(SUMMED, ranks.sum_over_ranks(sums).tolist(), strict=True))
+        ptx, ptx_tokens, tokens = (total.pop(name) for name in ("ptx", "ptx_tokens", "tokens"))
+        means = {name: part / tokens for name, part in total.items()}
+        means["loss"] = means["loss/policy"] + means["loss/value"] + means.pop("kl")
+        if ptx_tokens:
+            means["loss/ptx"] = ptx / ptx_tokens
+            means["loss"] += self._ptx_coef * means["loss/ptx"]
+        return means
+
+    def gap(self) -> float:
+        """Largest change of a token's log-probability, in nats, over all ranks."""
+        return max(ranks.gather(self._gap), key=lambda gap: (math.isnan(gap), gap))
 
     def _add(self, name: str, part: Tensor) -> None:
         self._sums[name] += float(part.detach())

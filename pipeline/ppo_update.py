@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from align.data.batches import epoch_order
+from align.data.batches import epoch_order, stream
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
+from align.pipeline.ppo_guards import check_first_pass
 from align.pipeline.ppo_metrics import Updates
 from align.pipeline.ppo_models import Models
 from align.pipeline.texts import Texts, chunks, empty_batch
@@ -47,21 +48,27 @@ class Experience:
 
 
 def update(
-    experience: Experience, models: Models, config: RunConfig, step: int
+    experience: Experience, models: Models, config: RunConfig, step: int, mixed_in: Texts
 ) -> dict[str, float]:
     """`epochs` passes over the batch, each in a fresh order, `minibatches` optimiser steps a pass.
 
     Losses are divided by the token count of the whole minibatch over all ranks, so neither
     micro-batches nor ranks change the gradient (OpenRLHF#1249). Once a minibatch finds the policy
-    `update_kl_stop` away from the one that sampled, its step is the last.
+    `update_kl_stop` away from the one that sampled, its step is the last. Every optimiser step
+    takes as many of the `mixed_in` instructions as it has answers, if `ptx_coef` weighs them.
     """
-    ppo, seen = config.ppo, Updates()
-    number = step * ppo.epochs * ppo.minibatches
+    ppo, seen = config.ppo, Updates(config.ppo.ptx_coef)
+    number = first = step * ppo.epochs * ppo.minibatches
     rates: dict[str, float] = {}
     for epoch in range(ppo.epochs):
         order = epoch_order(len(experience.texts), config.seed, step * ppo.epochs + epoch)
         for rows in chunks(order, ppo.minibatches):
             found = _accumulate(experience, rows, models, config)
+            if ppo.ptx_coef:
+                part = stream(len(mixed_in), config.seed, number * len(rows), len(rows))
+                _accumulate_ptx(mixed_in, [row for _, row in part], models, config, found)
+            if number == first:
+                check_first_pass(found.gap(), config, step)
             seen.include(found)
             rates = models.policy.step(number)
             if models.critic:
@@ -119,6 +126,26 @@ def _accumulate_critic(
     )
     models.critic.backward(value.loss / tokens)
     seen.add_value(value)
+
+
+def _accumulate_ptx(
+    texts: Texts, rows: list[int], models: Models, config: RunConfig, seen: Updates
+) -> None:
+    """The next-token loss of SFT, so that the policy does not unlearn to follow instructions.
+
+    Source: Ouyang et al. 2022 (arXiv:2203.02155), eq. 2.
+    """
+    tokens = sum(len(texts.responses[row]) for row in rows)
+    plan = texts.micro_batches(rows, config.train.micro_batch_tokens)
+    for micro_batch in plan[ranks.rank()]:
+        batch = (
+            texts.pick(micro_batch, models.device) if micro_batch else empty_batch(models.device)
+        )
+        loss = -response_logprobs(models.policy, batch, temperature=1.0)[0].sum()
+        if not micro_batch:
+            loss = 0 * loss
+        models.policy.backward(config.ppo.ptx_coef * loss / tokens)
+        seen.add_ptx(loss, sum(len(texts.responses[row]) for row in micro_batch))
 
 
 def _accumulate_nothing(models: Models) -> None:

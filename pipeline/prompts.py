@@ -1,4 +1,4 @@
-"""The prompts of PPO: those to learn from, and those held out for evaluation."""
+"""The texts that PPO begins with: prompts to learn from and held out, instructions to mix in."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
+from align.pipeline.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,18 @@ def read_encoded_prompts(
             f"more than {limit} tokens"
         )
     return learnt, tested
+
+
+def read_mixed_in(
+    config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
+) -> Texts:
+    """What SFT learns from, if `ppo.ptx_coef` mixes it into the updates; else nothing."""
+    if config.ppo.ptx_coef == 0:
+        return Texts([], [])
+    from align.pipeline.sft import read_splits  # and with it trl, which takes eight seconds
+
+    examples, _ = read_splits(config, directory, tokenizer)
+    return Texts([e.prompt_ids for e in examples], [e.completion_ids for e in examples])
 
 
 def _read(config: RunConfig, directory: RunDirectory) -> tuple[list[Prompt], list[Prompt]]:

@@ -13,6 +13,7 @@ from align.pipeline import ranks
 from align.pipeline.answers import EVALUATION_STEP, sampling_settings
 from align.pipeline.config import RunConfig
 from align.pipeline.launch import Shares
+from align.pipeline.ppo_guards import check_agreement
 from align.pipeline.ppo_models import Models
 from align.pipeline.prompts import EncodedPrompt
 from align.policy.rollout import Sample, SampleRequest, pad_rows
@@ -20,8 +21,6 @@ from align.policy.weights import pack
 from align.policy.workers import RolloutWorkers
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LOGPROB_TOLERANCE = {"fp32": 1e-3, "bf16": 0.5, "fp16": 0.1}
-"""Nats by which worker and trainer may differ on a token, for rounding in other batch shapes."""
 
 
 class Rollouts:
@@ -63,18 +62,9 @@ class Rollouts:
         )
 
     def check(self, samples: Sequence[Sample], logprobs_BT: Tensor) -> None:
-        """Stop if the workers sampled from other weights than the trainer's (trl#5312).
-
-        `logprobs_BT` is what the trainer says of the same tokens.
-        """
+        """Stop if the trainer says otherwise than the workers of the tokens that they drew."""
         sampled_BT = pad_rows([sample.logprobs for sample in samples])
-        gap = float((sampled_BT - logprobs_BT).abs().max())
-        limit = LOGPROB_TOLERANCE[self._config.train.precision]
-        if not gap <= limit:
-            raise RuntimeError(
-                f"rollout workers and trainer disagree by {gap:.2g} nats on a token (limit "
-                f"{limit:g}): the workers do not hold the trainer's weights"
-            )
+        check_agreement(float((sampled_BT - logprobs_BT).abs().max()), self._config)
 
 
 @contextmanager

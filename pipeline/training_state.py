@@ -28,16 +28,24 @@ SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 ZERO_3 = deepspeed.runtime.zero.stage3.DeepSpeedZeroOptimizer_Stage3
 BF16_ZERO_1 = deepspeed.runtime.bf16_optimizer.BF16_Optimizer
 
+STAGE = "stage"
+"""What a stage itself carries from step to step lies under this name, beside the engines."""
+
 Engines = Mapping[str, Any]
 """DeepSpeed engines by name."""
 
 
-def write_shard(folder: Path, engines: Engines) -> list[str]:
-    """Write this rank's share of all engines; the names of its files. Every rank calls this."""
+def write_shard(folder: Path, engines: Engines, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Write this rank's share of all engines, and the stage's own tensors, of which it has some.
+
+    Returns the names of the files. Every rank calls this.
+    """
     # All is gathered before anything is written: a rank whose disk is full must not leave the
     # others waiting for it in the gathering of the next engine.
     ending = f"{ranks.rank():05d}-of-{ranks.world_size():05d}.safetensors"
     shards = {f"{name}-{ending}": _gathered_share(engine) for name, engine in engines.items()}
+    if tensors:
+        shards[f"{STAGE}-{ending}"] = dict(tensors)
     for name, shard in shards.items():
         save_file(shard, folder / name)
     return list(shards)
@@ -77,6 +85,13 @@ def restore(
                 )
         _set_adam_step(engine, scalars[name]["adam_step"])
         _set_scaler(engine, scalars[name])
+
+
+def restore_tensors(files: Sequence[Path], tensors: Mapping[str, Tensor]) -> None:
+    """Set the stage's own tensors, whichever rank wrote them."""
+    with _opened(_of_engine(STAGE, files)) as shards:
+        for name, tensor in tensors.items():
+            tensor.copy_(_read(shards, name))
 
 
 def restore_weights(files: Sequence[Path], models: Mapping[str, nn.Module]) -> None:

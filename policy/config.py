@@ -88,10 +88,15 @@ class PPOConfig(Section):
     """Nats per answer that `kl_coef` is adapted to keep; without it `kl_coef` stays."""
     kl_horizon: int = Field(default=10_000, gt=0)
     """Answers over which the adaptation works: larger is slower."""
+    kl_limit: float | None = Field(default=None, gt=0)
+    """Nats per answer from the reference, past which the run stops."""
     update_kl_stop: float | None = Field(default=None, gt=0)
     """Nats per token from the policy that sampled, past which the rest of an update is left out."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
     """How far the probability ratio may leave 1 before its gradient stops."""
+    importance_cap: float | None = Field(default=None, ge=1)
+    """Weigh tokens by the trainer's over the sampler's probability, at most this: for samplers
+    that round otherwise or hold older weights."""
     value_clip_range: float = Field(default=0.2, gt=0)
     """How far a value may move from its estimate at sampling time, in units of reward."""
     advantage: AdvantageEstimator = "gae"
@@ -109,6 +114,10 @@ class PPOConfig(Section):
     """Largest absolute score, after scaling and before the penalty."""
     whiten_rewards: bool = False
     """Divide rewards per token, KL penalty included, by their standard deviation in the batch."""
+    ptx_coef: float = Field(default=0.0, ge=0)
+    """Weight of the loss on `data.instructions`, mixed into every update (Ouyang et al. 2022)."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Publish the average of the weights over the steps that forgets at this rate, such as 0.9."""
     eval_prompts: int = Field(default=200, gt=0)
     """Held-out prompts answered at each evaluation, at most."""
     policy: Path | None = None

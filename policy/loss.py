@@ -11,6 +11,16 @@ import torch
 from torch import Tensor
 
 
+def truncated_weights(logprobs_BT: Tensor, sampled_BT: Tensor, cap: float) -> Tensor:
+    """min(pi_old / pi_sampled, cap) for every token, without gradient.
+
+    They make tokens that another policy drew (older weights, or the sampler's rounding) stand for
+    those of pi_old, from which PPO's ratio starts; the cap bounds their variance. Multiplied with
+    the advantages. Source: Espeholt et al. 2018 (arXiv:1802.01561), section 4.1.
+    """
+    return (logprobs_BT - sampled_BT).exp().clamp(max=cap).detach()
+
+
 @dataclass(frozen=True)
 class LossSum:
     """A loss summed over tokens, and how many tokens its clip held back."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align.policy.loss import policy_loss, value_loss
+from align.policy.loss import policy_loss, truncated_weights, value_loss
 
 LENGTHS = [7, 1, 4, 6, 2, 3, 7, 5]
 
@@ -101,3 +101,37 @@ def test_micro_batches_change_no_gradient(cut: int) -> None:
     (expected,) = torch.autograd.grad(whole, new, retain_graph=True)
     (found,) = torch.autograd.grad(parts[0] + parts[1], new)
     assert torch.allclose(found, expected, atol=1e-15)
+
+
+def test_truncated_weights_equal_a_scalar_loop_and_carry_no_gradient() -> None:
+    now, sampled = draws(2, seed=5)
+    weights = truncated_weights(now.requires_grad_(), sampled, cap=2.0)
+    now = now.detach()
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            ratio = math.exp(float(now[row, t] - sampled[row, t]))
+            assert float(weights[row, t]) == pytest.approx(min(ratio, 2.0))
+    assert not weights.requires_grad and float(weights.max()) == 2.0
+
+
+def test_weights_turn_tokens_of_another_policy_into_those_of_this_one() -> None:
+    """The gradient of the loss over all tokens, as often as an older policy draws them."""
+    logits = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
+    older = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    advantages = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    now, one = logits.log_softmax(0), torch.ones(1, 1, dtype=torch.float64)
+
+    def gradient(often: Tensor, sampled: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for token in range(3):
+            new = now[token].reshape(1, 1)
+            weight = truncated_weights(new, sampled[token].reshape(1, 1), cap=10.0)
+            loss = policy_loss(new, new.detach(), weight * advantages[token], one, 0.2).loss
+            total = total + often[token] * loss
+        (found,) = torch.autograd.grad(total, logits, retain_graph=True)
+        return found
+
+    on_policy = gradient(now.exp().detach(), now.detach())
+    assert torch.allclose(gradient(older, older.log()), on_policy)
+    unweighted = gradient(older, now.detach())
+    assert not torch.allclose(unweighted, on_policy, atol=0.01)

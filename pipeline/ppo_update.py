@@ -16,7 +16,7 @@ from align.pipeline.ppo_metrics import Updates
 from align.pipeline.ppo_models import Models
 from align.pipeline.texts import Texts, chunks, empty_batch
 from align.policy.kl import ESTIMATORS
-from align.policy.logprobs import response_logprobs, response_values
+from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.loss import kl_loss, policy_loss, value_loss
 
 
@@ -90,18 +90,24 @@ def _accumulate(
     for micro_batch in plan[ranks.rank()]:
         if micro_batch:
             part = experience.part(micro_batch, models.device)
-            _accumulate_policy(part, tokens, models, config, seen)
-            _accumulate_critic(part, tokens, models, config, seen)
+            batch = part.texts.pick(range(len(micro_batch)), models.device)
+            _accumulate_policy(part, batch, tokens, models, config, seen)
+            _accumulate_critic(part, batch, tokens, models, config, seen)
         else:
             _accumulate_nothing(models)
     return seen
 
 
 def _accumulate_policy(
-    part: Experience, tokens: float, models: Models, config: RunConfig, seen: Updates
+    part: Experience,
+    batch: TextBatch,
+    tokens: float,
+    models: Models,
+    config: RunConfig,
+    seen: Updates,
 ) -> None:
     """The clipped policy loss, and KL from the reference if it is in the loss."""
-    ppo, batch = config.ppo, part.texts.pick(range(len(part.texts)), models.device)
+    ppo = config.ppo
     logprobs_BT, _ = response_logprobs(models.policy, batch, config.rollout.temperature)
     old_BT, mask_BT = part.logprobs_BT, part.mask_BT
     policy = policy_loss(logprobs_BT, old_BT, part.advantages_BT, mask_BT, ppo.clip_range)
@@ -114,12 +120,16 @@ def _accumulate_policy(
 
 
 def _accumulate_critic(
-    part: Experience, tokens: float, models: Models, config: RunConfig, seen: Updates
+    part: Experience,
+    batch: TextBatch,
+    tokens: float,
+    models: Models,
+    config: RunConfig,
+    seen: Updates,
 ) -> None:
     """The clipped value loss, if there is a critic."""
     if models.critic is None:
         return
-    batch = part.texts.pick(range(len(part.texts)), models.device)
     values_BT = response_values(models.critic, batch)
     value = value_loss(
         values_BT, part.values_BT, part.returns_BT, part.mask_BT, config.ppo.value_clip_range

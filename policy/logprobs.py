@@ -57,23 +57,59 @@ def response_logprobs(
     """log pi(token) at the sampling temperature, and the entropy, in nats, both (B, T).
 
     Logits are computed from the first response position of the batch on, not for the prompts.
-    Entropy is 0 unless asked for, since it needs a copy as large as the logits. What lies behind
-    a response is 0. Without the temperature, policy and sampler would differ
-    (NVIDIA/NeMo-Aligner#46).
+    Entropy is 0 unless asked for, and has no gradient. What lies behind a response is 0. Without
+    the temperature, policy and sampler would differ (NVIDIA/NeMo-Aligner#46).
     """
     first = int(batch.prompt_lengths_B.min()) - 1
     length = batch.ids_BL.shape[1]
     positions_K = torch.arange(first, length - 1, device=batch.ids_BL.device)
     output = model(input_ids=batch.ids_BL, use_cache=False, logits_to_keep=positions_K)
-    logits_BKV = output.logits.float() / temperature
-    normaliser_BK = logits_BKV.logsumexp(dim=-1)
     targets_BK = batch.ids_BL[:, first + 1 :]
-    picked_BK = logits_BKV.gather(-1, targets_BK[..., None]).squeeze(-1)
-    logprobs_BT = _align(picked_BK - normaliser_BK, batch, first)
-    if not with_entropy:
-        return logprobs_BT, torch.zeros_like(logprobs_BT)
-    mean_logit_BK = ((logits_BKV - normaliser_BK[..., None]).exp() * logits_BKV).sum(dim=-1)
-    return logprobs_BT, _align(normaliser_BK - mean_logit_BK, batch, first)
+    logprobs_BK, entropy_BK = _TargetLogprobs.apply(
+        output.logits, targets_BK, temperature, with_entropy
+    )
+    return _align(logprobs_BK, batch, first), _align(entropy_BK, batch, first)
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log softmax(logits / T) at one token of each position, and the entropy, both (B, K).
+
+    Row by row, so that nothing as large as the logits is made but their gradient. Left to autograd,
+    the same formula holds four such copies at once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_BKV: Tensor, targets_BK: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """logit - logsumexp; entropy = logsumexp - mean logit."""
+        logprobs_BK = torch.empty(targets_BK.shape, device=targets_BK.device)
+        normaliser_BK, entropy_BK = torch.empty_like(logprobs_BK), torch.zeros_like(logprobs_BK)
+        for row, logits_KV in enumerate(logits_BKV):
+            scaled_KV = logits_KV.float() / temperature
+            normaliser_K = scaled_KV.logsumexp(dim=-1)
+            picked_K = scaled_KV.gather(1, targets_BK[row][:, None]).squeeze(1)
+            normaliser_BK[row], logprobs_BK[row] = normaliser_K, picked_K - normaliser_K
+            if with_entropy:
+                chances_KV = (scaled_KV - normaliser_K[:, None]).exp()
+                entropy_BK[row] = normaliser_K - (chances_KV * scaled_KV).sum(dim=-1)
+        ctx.save_for_backward(logits_BKV, targets_BK, normaliser_BK)
+        ctx.mark_non_differentiable(entropy_BK)
+        ctx.temperature = temperature
+        return logprobs_BK, entropy_BK
+
+    @staticmethod
+    def backward(ctx: Any, slope_BK: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        """(1 at the token - softmax) / T, times what comes from above."""
+        logits_BKV, targets_BK, normaliser_BK = ctx.saved_tensors
+        gradient_BKV = torch.empty_like(logits_BKV)
+        for row, logits_KV in enumerate(logits_BKV):
+            slope_K1 = slope_BK[row][:, None]
+            scaled_KV = logits_KV.float() / ctx.temperature
+            gradient_KV = (scaled_KV - normaliser_BK[row][:, None]).exp_().mul_(-slope_K1)
+            gradient_KV.scatter_add_(1, targets_BK[row][:, None], slope_K1)
+            gradient_BKV[row] = gradient_KV.div_(ctx.temperature)
+        return gradient_BKV, None, None, None
 
 
 def response_values(critic: Callable[[Tensor], Tensor], batch: TextBatch) -> Tensor:

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -16,6 +19,7 @@ from transformers import (
 
 from align.policy.logprobs import (
     TextBatch,
+    _align,
     response_logprobs,
     response_values,
     text_batch,
@@ -110,6 +114,59 @@ def test_the_gradient_reaches_the_weights_and_equals_that_of_single_texts(
         torch.autograd.grad(together, weights), torch.autograd.grad(single, weights), strict=True
     ):
         assert torch.allclose(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_values_and_gradients_are_those_of_the_plain_formula_bit_by_bit(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(4, 7, 50, generator=generator)
+    expected = logits.clone().requires_grad_()
+    scaled = expected / temperature
+    targets = batch().ids_BL[:, 1:]
+    picked = scaled.gather(-1, targets[..., None]).squeeze(-1)
+    plain = picked - scaled.logsumexp(-1)
+    found = logits.clone().requires_grad_()
+
+    def model(**asked: Any) -> Any:
+        return SimpleNamespace(logits=found)
+
+    logprobs, _ = response_logprobs(model, batch(), temperature)
+    assert torch.equal(logprobs, _align(plain, batch(), first=0))
+    slopes = torch.randn(logprobs.shape, generator=generator)
+    logprobs.backward(slopes)
+    _align(plain, batch(), first=0).backward(slopes)
+    assert found.grad is not None and expected.grad is not None
+    assert torch.equal(found.grad, expected.grad)
+
+
+class Largest(TorchDispatchMode):
+    """How many tensors of at least so many elements were made, by operation."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self._elements = elements
+        self.made: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        large = isinstance(out, Tensor) and out.numel() >= self._elements
+        if large and out.untyped_storage().data_ptr() not in {
+            one.untyped_storage().data_ptr() for one in args if isinstance(one, Tensor)
+        }:
+            self.made.append(func.__name__)
+        return out
+
+
+def test_nothing_as_large_as_the_logits_is_made_but_their_gradient() -> None:
+    logits = torch.randn(4, 7, 50, requires_grad=True)
+
+    def model(**asked: Any) -> Any:
+        return SimpleNamespace(logits=logits)
+
+    with Largest(logits.numel()) as seen:
+        logprobs, _ = response_logprobs(model, batch(), 0.7, with_entropy=True)
+        logprobs.sum().backward()
+    assert [name.split(".")[0] for name in seen.made] == ["empty_like"]
 
 
 def test_a_value_belongs_to_the_state_before_its_token() -> None:

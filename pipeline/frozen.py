@@ -15,6 +15,7 @@ MAY_CHANGE = frozenset(
         "sft.epochs",
         "rm.epochs",
         "ppo.steps",
+        "ppo.kl_limit",
         "rollout.workers",
         "train.ranks",
         "train.zero_stage",

@@ -1,7 +1,7 @@
 """When PPO must stop: one line that says why, before anything of the step is kept or sampled from.
 
-All ranks see the same numbers, so all of them stop. The numbers shape a run from its beginning, so
-the remedy is a run of its own.
+All ranks see the same numbers, so all of them stop. What would mend a run shapes it from its
+beginning, so most remedies are a run of their own.
 """
 
 import math
@@ -35,7 +35,7 @@ def check_drift(kl: float, config: RunConfig, step: int) -> None:
         raise UserError(
             f"ppo, step {step + 1}: the policy is {kl:.3g} nats an answer away from its reference, "
             f"past ppo.kl_limit ({limit:g}). Start again in another --run-dir with a higher "
-            "ppo.kl_coef or a lower ppo.learning_rate, or take an earlier checkpoint"
+            "ppo.kl_coef or a lower ppo.learning_rate, or let it go further"
         )
 
 

@@ -369,6 +369,15 @@ def complaint_about(config: RunConfig, *stages: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+def test_instructions_to_mix_into_ppo_need_a_source(write: Write) -> None:
+    prompts = "name: a\ndata:\n  prompts: [{format: demo, rows: 4}]\n"
+    check_inputs(load_config(write(prompts)), ("ppo",))
+    mixed = load_config(write(f"{prompts}ppo: {{ptx_coef: 0.1}}\n"))
+    assert complaint_about(mixed, "ppo") == [
+        "data.instructions: is empty, and ppo.ptx_coef mixes them into ppo; name a source"
+    ]
+
+
 def test_a_missing_input_is_one_line_with_key_and_path(write: Write, tmp_path: Path) -> None:
     config = load_config(
         write(

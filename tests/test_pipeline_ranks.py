@@ -72,6 +72,58 @@ def test_two_ranks_train_like_one(
                 assert two[name] == pytest.approx(one[name], abs=1e-4, rel=1e-4), name
 
 
+EVERYTHING = [
+    "ppo.batch_size=16",
+    "ppo.kl=k2",
+    "ppo.kl_in=loss",
+    "ppo.kl_target=6",
+    "ppo.kl_horizon=100",
+    "ppo.scale_scores=true",
+    "ppo.whiten_rewards=true",
+    "ppo.ptx_coef=0.5",
+    "ppo.ema_decay=0.5",
+    "ppo.importance_cap=2",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [EVERYTHING, ["ppo.advantage=rloo", "ppo.samples_per_prompt=4"]])
+def test_two_ranks_of_everything_that_ppo_offers_train_like_one(
+    tiny_run: Path, tmp_path: Path, more: list[str]
+) -> None:
+    """Under ZeRO 3; the published weights are the average, of which every rank holds a part."""
+    from safetensors.torch import load_file
+
+    models = [
+        f"ppo.policy={tiny_run / 'sft' / 'final'}",
+        f"ppo.reward_model={tiny_run / 'rm' / 'final'}",
+    ]
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    runs = {"alone": ["train.ranks=1"], "together": ["train.ranks=2", "train.zero_stage=3"]}
+    for name, ranks in runs.items():
+        config = load_config("tiny", [*models, *more, *ranks])
+        directory = RunDirectory(tmp_path / name)
+        directory.path.mkdir()
+        directory.config.write_text(dump_config(config), "utf-8")
+
+        def work(
+            shares: Shares, config: RunConfig = config, directory: RunDirectory = directory
+        ) -> int:
+            ppo.run(config, directory, shares)
+            return 0
+
+        assert launch(work, config, directory, ray_needed=True) == 0
+    alone, together = (read_metrics(tmp_path / name / "ppo" / "metrics.jsonl") for name in runs)
+    for one, two in zip(alone, together, strict=True):
+        same = {
+            name: value for name, value in one.items() if name.startswith(("loss", "objective"))
+        }
+        assert {name: two[name] for name in same} == pytest.approx(same, abs=1e-4, rel=1e-3)
+    weights = [load_file(tmp_path / name / "ppo" / "final" / "model.safetensors") for name in runs]
+    for name in weights[0]:
+        assert (weights[0][name] - weights[1][name]).abs().max() < 1e-3, name
+
+
 def test_the_published_models_are_whole_under_zero_3(tiny_run: Path, two_ranks: Path) -> None:
     from safetensors.torch import load_file
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from align.data.errors import UserError
-from align.pipeline import ranks, shared_memory_op, stopping, watchdog
+from align.pipeline import ranks, ray_health, shared_memory_op, stopping, watchdog
 from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import ClusterConfig, RunConfig
 from align.pipeline.engine import quiet
@@ -77,7 +77,8 @@ def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     try:
-        yield
+        with ray_health.watched():
+            yield
     finally:
         ray.shutdown()
 

@@ -1,5 +1,8 @@
 """What a checkpoint costs: saving by part, as a share of five minutes of work, and going on.
 
+Training waits for the snapshot, and shares its cores with the thread that writes it: `lost` is
+what both add to the steps of the same model that go on meanwhile.
+
     python benchmarks/checkpoints.py                      # a model of 0.8 M, one of 100 M
     python benchmarks/checkpoints.py --run-dir runs/demo  # also what a stage loads to go on
 
@@ -21,7 +24,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
-from align.pipeline import checkpoint, training_state
+from align.pipeline import saving
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
@@ -45,8 +48,8 @@ def main() -> None:
     run_dir = parser.parse_args().run_dir
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    print(f"{'model':>12} {'save s':>8} {'gather+write':>13} {'hash':>6} {'of 5 min':>9} ", end="")
-    print(f"{'verify s':>9} {'restore s':>10} {'MB':>7}")
+    print(f"{'model':>8} {'MB':>7} {'snapshot s':>10} {'thread s':>8} {'hash s':>6} ", end="")
+    print(f"{'lost s':>7} {'of 5 min':>9} {'verify s':>8} {'restore s':>8}")
     config = RunConfig.model_validate({"name": "bench"})
     save_and_restore("demo", lambda: load_causal_lm("embedded", ModelConfig()), config)
     save_and_restore("100 M", hundred_million, config)
@@ -70,24 +73,54 @@ def save_and_restore(name: str, make: Callable[[], Any], config: RunConfig) -> N
         engines = stepped_engines(make, config)
         checkpoints = Checkpoints(directory, "ppo", config, "data", steps=1)
         parts: dict[str, float] = {}
-        with (
-            timed_calls(parts, training_state, "write_shard"),
-            timed_calls(parts, checkpoint, "stored_file"),
-        ):
-            began = time.perf_counter()
-            checkpoints._save(1, engines)
-            saving = time.perf_counter() - began
+        with timed_calls(parts, saving, "stored_file"):
+            with timed(parts, "snapshot"):
+                checkpoints._save(1, engines)
+            with timed(parts, "thread"):
+                checkpoints.finish()
         size = sum(file.stat().st_size for file in directory.path.rglob("*.safetensors")) / 1e6
-        began = time.perf_counter()
-        again = Checkpoints(directory, "ppo", config, "data", steps=1)
-        verifying = time.perf_counter() - began
-        began = time.perf_counter()
-        again.restore(engines)
-        restoring = time.perf_counter() - began
+        with timed(parts, "verify"):
+            again = Checkpoints(directory, "ppo", config, "data", steps=1)
+        with timed(parts, "restore"):
+            again.restore(engines)
+        lost = seconds_lost(engines, checkpoints)
     print(
-        f"{name:>12} {saving:8.2f} {parts['write_shard']:13.2f} {parts['stored_file']:6.2f} "
-        f"{saving / INTERVAL:9.2%} {verifying:9.2f} {restoring:10.2f} {size:7.0f}"
+        f"{name:>8} {size:7.0f} {parts['snapshot']:10.2f} {parts['thread']:8.2f} "
+        f"{parts['stored_file']:6.2f} {lost:7.2f} {lost / INTERVAL:9.2%} "
+        f"{parts['verify']:8.2f} {parts['restore']:8.2f}"
     )
+
+
+def seconds_lost(engines: dict[str, Any], checkpoints: Checkpoints) -> float:
+    """What a save adds to the steps during which it goes on: snapshot, and the cores it takes."""
+    batch = torch.ones(4, 64, dtype=torch.long)
+
+    def steps(count: int | None) -> int:
+        """So many steps, or until the save is done."""
+        done = 0
+        while done != count:
+            engines["policy"](input_ids=batch).logits.mean().backward()
+            done += 1
+            if count is None and checkpoints._saves._under_way.done():
+                break
+        return done
+
+    steps(3)
+    began = time.perf_counter()
+    checkpoints._save(2, engines)
+    count = steps(None)
+    with_save = time.perf_counter() - began
+    checkpoints.finish()
+    began = time.perf_counter()
+    steps(count)
+    return with_save - (time.perf_counter() - began)
+
+
+@contextmanager
+def timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    parts[name] = time.perf_counter() - began
 
 
 def stepped_engines(make: Callable[[], Any], config: RunConfig) -> dict[str, Any]:

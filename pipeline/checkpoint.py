@@ -8,35 +8,25 @@ two, and a checkpoint of another config or other data is refused.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from align.data.atomic import sync
 from align.data.errors import UserError
 from align.data.messages import sha256_of
 from align.pipeline import ranks, remote, stopping, training_state
 from align.pipeline.config import RunConfig
 from align.pipeline.frozen import frozen_settings
-from align.pipeline.manifest import (
-    MANIFEST,
-    Checkpoint,
-    Manifest,
-    StoredFile,
-    published,
-    step_of,
-    stored_file,
-    verified,
-)
+from align.pipeline.manifest import Checkpoint, Manifest, published, step_of, verified
 from align.pipeline.progress import note
-from align.pipeline.run_directory import RunDirectory, new_draft, publish_draft, write_json
+from align.pipeline.run_directory import RunDirectory
+from align.pipeline.saving import Saves, Snapshot, delete, reason_of
 from align.pipeline.training_state import Engines
 
-T = TypeVar("T")
 NO_NUMBERS: Mapping[str, float] = {}
 NO_TENSORS: Mapping[str, Tensor] = {}
 
@@ -56,6 +46,8 @@ class Checkpoints:
         self._train = config.train
         self._config_sha256 = sha256_of(frozen_settings(config, stage))
         self._data_sha256 = sha256_of(data)
+        self._steps = steps
+        self._saves = Saves(self._settle)
         self._saved_at = time.monotonic()
         self._found: Checkpoint | None = ranks.on_main(self._newest)
         if self.steps_done > steps:
@@ -94,7 +86,7 @@ class Checkpoints:
             yield self._found
         except (SafetensorError, KeyError) as error:
             raise UserError(
-                f"{self._found.path} cannot be read: {_reason(error)}. Delete it, and the same "
+                f"{self._found.path} cannot be read: {reason_of(error)}. Delete it, and the same "
                 "command goes on from the one before"
             ) from error
         if ranks.is_main():
@@ -111,12 +103,21 @@ class Checkpoints:
 
         What the stage itself carries from step to step: `numbers`, the same on every rank, and
         `tensors`, of which every rank has its own.
+
+        Raises: UserError if the save before this one failed.
         """
         stop, due = ranks.on_main(lambda: (self._flag.exists(), self._is_due(step)))
+        self._saves.check()
         if stop or due:
             self._save(step, engines, numbers, tensors)
+        if stop or step == self._steps:
+            self.finish()
         if stop:
             raise stopping.Stop
+
+    def finish(self) -> None:
+        """Wait until the save that is under way, if any, is published."""
+        self._saves.finish()
 
     def _is_due(self, step: int) -> bool:
         every, minutes = self._train.save_every, self._train.save_minutes
@@ -132,34 +133,25 @@ class Checkpoints:
         numbers: Mapping[str, float],
         tensors: Mapping[str, Tensor],
     ) -> None:
-        """Publish a checkpoint, then delete those it makes superfluous. Every rank calls this."""
-        final = self._folder / f"step-{step:08d}"
-        draft = ranks.on_main(lambda: _writing(final, new_draft))
-        try:
-            shards = ranks.on_all(
-                lambda: _writing(draft, lambda folder: _write_shard(folder, engines, tensors))
-            )
-            manifest = Manifest(
-                stage=self._stage,
-                step=step,
-                created_at=time.time(),
-                ranks=ranks.world_size(),
-                zero_stage=self._train.zero_stage,
-                config_sha256=self._config_sha256,
-                data_sha256=self._data_sha256,
-                scalars={
-                    training_state.STAGE: dict(numbers),
-                    **training_state.scalars_of(engines),
-                },
-                files=tuple(file for files in shards for file in files),
-            )
-            ranks.on_main(lambda: _writing(draft, lambda folder: _publish(folder, final, manifest)))
-        except UserError:
-            if ranks.is_main():
-                shutil.rmtree(draft, ignore_errors=True)
-            raise
+        """Take a snapshot, to be written and published while training goes on."""
+        self._saves.finish()
+        manifest = Manifest(
+            stage=self._stage,
+            step=step,
+            created_at=time.time(),
+            ranks=ranks.world_size(),
+            zero_stage=self._train.zero_stage,
+            config_sha256=self._config_sha256,
+            data_sha256=self._data_sha256,
+            scalars={
+                training_state.STAGE: dict(numbers),
+                **training_state.scalars_of(engines),
+            },
+            files=(),
+        )
+        snapshot = Snapshot(manifest, training_state.shares_of(engines, tensors))
+        self._saves.begin(snapshot, self._folder / f"step-{step:08d}")
         self._saved_at = time.monotonic()
-        ranks.on_main(lambda: self._settle(final))
 
     def _settle(self, newest: Path) -> None:
         """Delete what the newest checkpoint makes superfluous, here and where copies go."""
@@ -167,7 +159,7 @@ class Checkpoints:
         every, last = self._train.keep_every, self._train.keep_last
         for path in kept[:-last]:
             if not every or step_of(path) % every:
-                _delete(path)
+                delete(path)
         if self._train.upload:
             self._upload(newest, self._train.upload)
 
@@ -217,41 +209,3 @@ class Checkpoints:
                     f"{found.path} was made from other {name} ({then[:12]} then, {now[:12]} now): "
                     f"bring back the {name} of that time, or choose another --run-dir"
                 )
-
-
-def _write_shard(folder: Path, engines: Engines, tensors: Mapping[str, Tensor]) -> list[StoredFile]:
-    files = [folder / name for name in training_state.write_shard(folder, engines, tensors)]
-    for file in files:
-        sync(file)
-    return [stored_file(file) for file in files]
-
-
-def _publish(draft: Path, final: Path, manifest: Manifest) -> None:
-    write_json(draft / MANIFEST, manifest.model_dump(mode="json"))
-    if final.exists():  # broken, else the stage would have gone on from there
-        _delete(final)
-    publish_draft(draft, final)
-
-
-def _writing(path: Path, work: Callable[[Path], T]) -> T:
-    """A full or broken disk is the user's to mend; the checkpoint before this one still stands."""
-    try:
-        return work(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot save a checkpoint in {path.parent}: {_reason(error)}; earlier ones are as "
-            "they were. Free some space or mend the disk, and run the same command again"
-        ) from error
-
-
-def _delete(path: Path) -> None:
-    """Under another name first: a checkpoint that is half gone must not look like one."""
-    doomed = path.with_name(f"{path.name}.deleting")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200]

@@ -1,6 +1,7 @@
 """The training processes of a stage, as torch.distributed sees them."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from align.data.errors import UserError
 
 T = TypeVar("T")
+Group = dist.ProcessGroup | None
+"""None is the group that the launcher made."""
 
 
 def rank() -> int:
@@ -27,24 +30,37 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def gather(value: T) -> list[T]:
+def second_group() -> Group:
+    """The same ranks once more, for a second thread: the messages of two threads must not mix."""
+    if world_size() == 1:
+        return None
+    # Rank 0 may be busy for long with a copy to far away.
+    group: Group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    return group
+
+
+def gather(value: T, group: Group = None) -> list[T]:
     """Every rank's value, in rank order, on every rank."""
+    if world_size() == 1:
+        return [value]
     values: list[T | None] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group)
     return cast(list[T], values)
 
 
-def on_main(work: Callable[[], T]) -> T:
+def on_main(work: Callable[[], T], group: Group = None) -> T:
     """Do something on rank 0 alone; its result, or the user's mistake it found, on every rank."""
+    if world_size() == 1:
+        return work()
     box = [_outcome(work) if is_main() else None]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=group)
     assert box[0] is not None
     return _result(box[0])
 
 
-def on_all(work: Callable[[], T]) -> list[T]:
+def on_all(work: Callable[[], T], group: Group = None) -> list[T]:
     """Do something on every rank; all results in rank order, or a mistake of any, on every rank."""
-    return [_result(outcome) for outcome in gather(_outcome(work))]
+    return [_result(outcome) for outcome in gather(_outcome(work), group)]
 
 
 Outcome = tuple[T | None, str | None]

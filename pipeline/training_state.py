@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from align.pipeline import ranks
@@ -35,20 +34,14 @@ Engines = Mapping[str, Any]
 """DeepSpeed engines by name."""
 
 
-def write_shard(folder: Path, engines: Engines, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Write this rank's share of all engines, and the stage's own tensors, of which it has some.
-
-    Returns the names of the files. Every rank calls this.
-    """
-    # All is gathered before anything is written: a rank whose disk is full must not leave the
-    # others waiting for it in the gathering of the next engine.
+def shares_of(engines: Engines, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """File name -> this rank's share of an engine, or the stage's own tensors, of which it has
+    some; all in memory of its own. Every rank calls this."""
     ending = f"{ranks.rank():05d}-of-{ranks.world_size():05d}.safetensors"
-    shards = {f"{name}-{ending}": _gathered_share(engine) for name, engine in engines.items()}
+    shares = {f"{name}-{ending}": _gathered_share(engine) for name, engine in engines.items()}
     if tensors:
-        shards[f"{STAGE}-{ending}"] = dict(tensors)
-    for name, shard in shards.items():
-        save_file(shard, folder / name)
-    return list(shards)
+        shares[f"{STAGE}-{ending}"] = {name: x.clone() for name, x in tensors.items()}
+    return shares
 
 
 def _gathered_share(engine: Any) -> dict[str, Tensor]:
@@ -73,7 +66,7 @@ def scalars_of(engines: Engines) -> dict[str, dict[str, float]]:
 def restore(
     files: Sequence[Path], engines: Engines, scalars: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """Set weights and optimisers to what `write_shard` saw, whoever wrote these files."""
+    """Set weights and optimisers to what `shares_of` saw, whoever wrote these files."""
     for name, engine in engines.items():
         _make_moments(engine)
         with _opened(_of_engine(name, files)) as shards:

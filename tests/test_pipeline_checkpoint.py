@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from align.data.errors import UserError
+from align.pipeline import saving
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
@@ -52,15 +55,20 @@ class Training:
         return torch.cat(whole)
 
 
+def checkpoints_in(path: Path, config: RunConfig) -> Checkpoints:
+    return Checkpoints(RunDirectory(path), "sft", config, "data", steps=20)
+
+
 def saved_run(path: Path, config: RunConfig, steps: int, *, restore: bool = False) -> Training:
     """Train up to so many steps with checkpoints as the config says."""
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(path, config)
     if restore:
         checkpoints.restore(training.engines)
     for step in range(checkpoints.steps_done if restore else 0, steps):
         training.step(step)
         checkpoints.after(step + 1, training.engines)
+    checkpoints.finish()
     return training
 
 
@@ -137,6 +145,43 @@ def test_old_checkpoints_go_only_after_new_ones_came(tmp_path: Path) -> None:
     assert steps_on_disk(tmp_path) == [4, 5]
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved is what was there at its step, and its predecessor stays until it is there."""
+    config = config_with(save_every=3, keep_last=1)
+    through = saved_run(tmp_path / "through", config, 9)
+    written = threading.Event()
+
+    def slow(shards: dict[str, torch.Tensor], file: Path) -> None:
+        assert written.wait(timeout=60)
+        save_file(shards, file)
+
+    saved_run(tmp_path / "run", config, 3)
+    monkeypatch.setattr(saving, "save_file", slow)
+    going_on, checkpoints = Training(config), checkpoints_in(tmp_path / "run", config)
+    checkpoints.restore(going_on.engines)
+    for step in range(3, 8):
+        going_on.step(step)
+        checkpoints.after(step + 1, going_on.engines)
+    assert "step-00000003" in {p.name for p in (tmp_path / "run" / "sft" / "checkpoints").iterdir()}
+    written.set()
+    checkpoints.finish()
+    assert steps_on_disk(tmp_path / "run") == [6]
+    assert torch.equal(
+        saved_run(tmp_path / "run", config, 9, restore=True).weights, through.weights
+    )
+
+
+def test_the_last_step_waits_for_its_checkpoint(tmp_path: Path) -> None:
+    config = config_with(save_every=1)
+    training, checkpoints = Training(config), checkpoints_in(tmp_path, config)
+    for step in range(20):
+        training.step(step)
+        checkpoints.after(step + 1, training.engines)
+    assert steps_on_disk(tmp_path)[-1] == 20
+
+
 def test_some_checkpoints_stay_for_ever(tmp_path: Path) -> None:
     saved_run(tmp_path, config_with(save_every=1, keep_last=1, keep_every=2), 5)
     assert steps_on_disk(tmp_path) == [2, 4, 5]
@@ -151,18 +196,19 @@ def test_minutes_of_work_make_a_checkpoint_too(
     monkeypatch.setattr(time, "time", lambda: -1e9)
     config = config_with(save_minutes=5)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     for step in range(1, 7):
         training.step(step - 1)
         now[0] += 120
         checkpoints.after(step, training.engines)
+    checkpoints.finish()
     assert steps_on_disk(tmp_path) == [3, 6]
 
 
 def test_no_checkpoint_is_made_where_none_is_wanted(tmp_path: Path) -> None:
     config = config_with(save_minutes=0)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     training.step(0)
     checkpoints.after(1, training.engines)
     assert not (tmp_path / "sft" / "checkpoints").exists()
@@ -171,11 +217,12 @@ def test_no_checkpoint_is_made_where_none_is_wanted(tmp_path: Path) -> None:
 def test_a_request_to_stop_ends_the_stage_after_a_checkpoint(tmp_path: Path) -> None:
     config = config_with(save_minutes=0)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     training.step(0)
     RunDirectory(tmp_path).stop_flag.touch()
     with pytest.raises(Stop):
         checkpoints.after(1, training.engines)
+    checkpoints.finish()
     assert steps_on_disk(tmp_path) == [1]
 
 
@@ -234,7 +281,7 @@ def test_a_damaged_checkpoint_is_skipped_and_said(
     saved_run(tmp_path, config, 2)
     newest = tmp_path / "sft" / "checkpoints" / "step-00000002"
     damage(next(newest.glob("*.safetensors")))
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     assert checkpoints.steps_done == 1
     printed = capsys.readouterr().out
     assert "checkpoint skipped" in printed and reason in printed and "step-00000002" in printed
@@ -255,7 +302,7 @@ def test_what_an_interrupted_save_left_is_cleared_away(tmp_path: Path) -> None:
     folder = tmp_path / "sft" / "checkpoints"
     for name in ("step-00000002.writing", "step-00000000.deleting"):
         shutil.copytree(folder / "step-00000001", folder / name)
-    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints_in(tmp_path, config)
     assert [path.name for path in folder.iterdir()] == ["step-00000001"]
 
 
@@ -284,7 +331,7 @@ def test_going_on_from_an_older_one_puts_the_later_aside(tmp_path: Path) -> None
     saved_run(tmp_path, config, 3)
     folder = tmp_path / "sft" / "checkpoints"
     make_newest(folder / "step-00000001")
-    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).steps_done == 1
+    assert checkpoints_in(tmp_path, config).steps_done == 1
     assert sorted(path.name for path in folder.iterdir()) == [
         "step-00000001",
         "step-00000002.superseded",
@@ -298,7 +345,7 @@ def test_what_was_put_aside_can_be_taken_back(tmp_path: Path) -> None:
     folder = tmp_path / "sft" / "checkpoints"
     make_newest(folder / "step-00000001")
     make_newest(folder / "step-00000002.superseded")
-    assert Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).steps_done == 2
+    assert checkpoints_in(tmp_path, config).steps_done == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "step-00000001",
         "step-00000002",
@@ -321,9 +368,9 @@ def test_a_file_that_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> N
     stray = next((folder / "step-00000001").glob("*.safetensors"))
     shutil.copy(stray, folder / "step-00000002" / "model-zzz.safetensors")
     again, alone = (Training(config) for _ in range(2))
-    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).restore(again.engines)
+    checkpoints_in(tmp_path, config).restore(again.engines)
     (folder / "step-00000002" / "model-zzz.safetensors").unlink()
-    Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20).restore(alone.engines)
+    checkpoints_in(tmp_path, config).restore(alone.engines)
     assert torch.equal(again.weights, alone.weights)
 
 
@@ -346,7 +393,7 @@ def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
     manifest = json.loads((path / MANIFEST).read_bytes())
     manifest["files"][0] = stored_file(shard).model_dump()
     (path / MANIFEST).write_text(json.dumps(manifest))
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.restore(Training(config).engines)
     assert not proof.exists()
@@ -391,8 +438,9 @@ def test_a_copy_that_fails_is_said_and_the_run_goes_on(
     (tmp_path / "copies").write_text("a file, where a folder should be")
     config = config_with(save_every=1, upload=f"file://{tmp_path}/copies")
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     training.step(0)
     checkpoints.after(1, training.engines)
+    checkpoints.finish()
     assert steps_on_disk(tmp_path) == [1]
     assert "but not where copies go" in capsys.readouterr().out

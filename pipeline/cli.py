@@ -120,7 +120,7 @@ def run(
     settings = load_config(config, overrides or ())
     stages = STAGES if stage == "all" else (stage,)
     directory = (run_dir or Path("runs") / settings.name).absolute()
-    resume_point = _resume_point(resume)
+    resume_point = _resume_point(resume, directory)
     check_inputs(settings, stages)
     if dry_run:
         print(describe(settings, stages, directory), end="")
@@ -130,13 +130,22 @@ def run(
     return run_stages(settings, stages, directory, resume_point)
 
 
-def _resume_point(resume: str) -> str:
-    """`auto`, `never`, or the absolute path of a checkpoint that exists."""
+def _resume_point(resume: str, run_dir: Path) -> str:
+    """`auto`, `never`, or the absolute path of a checkpoint to go back to."""
     if resume in ("auto", "never"):
         return resume
+    from align.pipeline.run_directory import RunDirectory
+
+    point, directory = str(Path(resume).absolute()), RunDirectory(run_dir)
+    if point == directory.gone_back_to():
+        print(
+            f"  --resume {resume}: done before, so the newest checkpoint it is; delete "
+            f"{directory.resumed} to go back once more"
+        )
+        return "auto"
     if not (Path(resume) / "MANIFEST.json").is_file():
         raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
-    return str(Path(resume).absolute())
+    return point
 
 
 @app.command("eval")

@@ -113,6 +113,8 @@ def _go_on_from(path: Path, directory: RunDirectory) -> None:
             make_newest(path)
             for later in STAGES[STAGES.index(stage) + 1 :]:
                 _put_aside(directory.stage(later))
+            with written_whole(directory.resumed) as file:
+                file.write(str(path).encode())
             return
     raise UserError(f"--resume {path}: not in {directory.path}/STAGE/checkpoints")
 

@@ -41,6 +41,18 @@ class RunDirectory:
         """A file that asks a run to stop after the current step; see pipeline/stopping.py."""
         return self.path / ".stop"
 
+    @property
+    def resumed(self) -> Path:
+        """Names the checkpoint that `--resume PATH` went back to.
+
+        A scheduler repeats its command: that must not put the newer progress aside each time.
+        """
+        return self.path / ".resumed"
+
+    def gone_back_to(self) -> str | None:
+        """The last PATH of `--resume PATH` that was carried out."""
+        return self.resumed.read_text(encoding="utf-8") if self.resumed.exists() else None
+
     def stage(self, stage: str) -> Path:
         """Everything one stage wrote."""
         return self.path / stage

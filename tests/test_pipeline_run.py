@@ -1,13 +1,15 @@
 """Whose run a directory is, and what may change when it goes on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from align.data.errors import UserError
+from align.pipeline.cli import _resume_point
 from align.pipeline.config import RunConfig
 from align.pipeline.loading import load_config
-from align.pipeline.manifest import Manifest
+from align.pipeline.manifest import Manifest, step_of
 from align.pipeline.run import _claim
 from align.pipeline.run_directory import RunDirectory
 
@@ -54,11 +56,12 @@ def test_going_on_from_an_earlier_end_puts_the_later_stages_aside(tmp_path: Path
     steps = [directory.stage("rm") / "checkpoints" / f"step-0000000{n}" for n in (1, 2)]
     for path in steps:
         path.mkdir(parents=True)
-        _write_empty_manifest(path)
+        _write_manifest(path)
     (directory.stage("ppo") / "checkpoints").mkdir(parents=True)
     (directory.stage("sft") / "final").mkdir(parents=True)
     _claim(directory, config(), str(steps[0]))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".resumed",
         "config.yaml",
         "ppo.superseded-1",
         "rm",
@@ -66,10 +69,36 @@ def test_going_on_from_an_earlier_end_puts_the_later_stages_aside(tmp_path: Path
     ]
 
 
-def _write_empty_manifest(path: Path) -> None:
+def test_a_scheduler_that_repeats_resume_path_goes_back_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = RunDirectory(tmp_path)
+    old, new = (directory.stage("rm") / "checkpoints" / f"step-0000000{n}" for n in (1, 2))
+
+    def command(path: Path) -> str:
+        point = _resume_point(str(path), tmp_path)
+        _claim(directory, config(), point)
+        return point
+
+    for path in (old, new):
+        path.mkdir(parents=True)
+        _write_manifest(path)
+    assert command(old) == str(old) and not new.exists()
+    new.mkdir()  # what the command did before it was stopped
+    _write_manifest(new)
+    shutil.rmtree(old)  # superfluous by then
+    assert command(old) == "auto" and new.exists()
+    assert f"delete {directory.resumed} to go back once more" in capsys.readouterr().out
+    assert command(new) == str(new)
+    directory.resumed.unlink()
+    with pytest.raises(UserError, match="no such checkpoint"):
+        command(old)
+
+
+def _write_manifest(path: Path) -> None:
     manifest = Manifest(
         stage="rm",
-        step=1,
+        step=step_of(path),
         created_at=0,
         ranks=1,
         zero_stage=0,

@@ -199,7 +199,8 @@ def _work_on_this_rank(
     shared_memory_op.prepare()
     with quiet():
         deepspeed.init_distributed(dist_backend=BACKEND, auto_mpi_discovery=False)
-    with watchdog.watching(directory.path, ranks.rank(), config.cluster.hang_minutes):
+    minutes = config.cluster.hang_minutes
+    with watchdog.watching(directory.path, ranks.rank(), ranks.world_size(), minutes):
         return work(shares)
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,33 +168,6 @@ def test_the_checkpoints_of_a_run_are_listed(
     assert "not usable" in newer and "100 bytes" in newer
     printed = finished(*command, "--resume", str(newest), code=2)
     assert printed.count("\n") == 1 and "100 bytes" in printed
-
-
-HANG = """
-import sys, time
-from pathlib import Path
-from align.pipeline import watchdog
-def stuck_in_a_collective():
-    time.sleep(600)
-with watchdog.watching(Path(sys.argv[1]), rank=3, minutes=0.01):
-    watchdog.progress("ppo, step 7, update")
-    stuck_in_a_collective()
-"""
-
-
-def test_a_hang_says_who_hangs_where_and_ends(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HANG, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "rank 3 hangs" in done.stderr and "in ppo, step 7, update" in done.stderr
-    stacks = (tmp_path / "hang-rank3.txt").read_text(encoding="utf-8")
-    assert "in stuck_in_a_collective" in stacks and "ppo, step 7, update" in stacks
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from align.data.errors import UserError
-from align.pipeline import saving
+from align.pipeline import saving, training_state
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
@@ -39,11 +39,11 @@ class Training:
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
         self.engine = Engine(model, 0.05, 20, config.train)
 
-    def step(self, number: int) -> None:
+    def step(self, number: int) -> dict[str, float]:
         noise = torch.randn(16, 4, generator=torch.Generator().manual_seed(number))
         dtype = next(self.engine.module.parameters()).dtype
         self.engine.backward(self.engine(noise.to(dtype)).float().square().mean())
-        self.engine.step(number)
+        return self.engine.step(number)
 
     @property
     def engines(self) -> dict[str, object]:
@@ -111,8 +111,74 @@ def test_any_zero_stage_reads_what_any_other_wrote(tmp_path: Path, before: int, 
     assert torch.allclose(again.weights, through.weights, atol=1e-6)
 
 
+def test_nemo_rl_3171_and_prime_rl_1311_no_optimiser_is_fresh_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    """Of two engines, as in PPO: both moments, Adam's count of steps, and the learning rate."""
+    config = config_with(save_every=3)
+    two = {"policy": Training(config), "critic": Training(config)}
+    again = {"policy": Training(config), "critic": Training(config)}
+    for step in range(3):
+        for place, training in enumerate(two.values()):
+            training.step(step + 100 * place)
+    checkpoints = checkpoints_in(tmp_path, config)
+    checkpoints.after(3, {name: one.engine.deepspeed for name, one in two.items()})
+    checkpoints.finish()
+    found = checkpoints_in(tmp_path, config)
+    found.restore({name: one.engine.deepspeed for name, one in again.items()})
+    for name in two:
+        saved, restored = (adam_state(one[name]) for one in (two, again))
+        assert saved.keys() == restored.keys() and saved["step"] == 3
+        for key, value in saved.items():
+            assert torch.equal(value, restored[key]) and value.abs().sum() > 0, (name, key)
+    assert again["policy"].step(3)["lr"] == two["policy"].step(3)["lr"] < 0.05
+
+
+def adam_state(training: Training) -> dict[str, torch.Tensor]:
+    states = training.engine.deepspeed.optimizer.state.values()
+    assert len(states) == 4  # two layers, each with weights and biases
+    moments = {
+        f"{i} {name}": s[name] for i, s in enumerate(states) for name in training_state.MOMENTS
+    }
+    return moments | {"step": next(iter(states))["step"]}
+
+
+def test_verl_agent_237_nothing_is_trusted_before_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracker file that was not synced named a checkpoint that a power cut had emptied.
+
+    The name is the tracker here: every file is synced before the folder gets it, the folder above
+    after that, and only then the checkpoint before it goes.
+    """
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_sync(number: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{number}')).name}")
+        fsync(number)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        done.append(f"rename {Path(source).name} {Path(target).name}")
+        rename(source, target)
+
+    config = config_with(save_every=1, keep_last=1)
+    saved_run(tmp_path, config, 1)
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    saved_run(tmp_path, config, 2, restore=True)
+    shard, draft = "model-00000-of-00001.safetensors", "step-00000002.writing"
+    published = done.index(f"rename {draft} step-00000002")
+    for what in (shard, MANIFEST, draft):
+        assert f"sync {what}" in done[:published], what
+    assert done.index(f"sync {shard}") < done.index(f"sync {MANIFEST}")
+    after = done[published + 1 :]
+    gone = after.index("rename step-00000001 step-00000001.deleting")
+    assert "sync checkpoints" in after[:gone]
+
+
 def test_a_fresh_optimiser_would_be_noticed(tmp_path: Path) -> None:
-    """NVIDIA-NeMo/RL#3171 and prime-rl#1311: weights came back, the optimiser's state did not."""
+    """What the tests above would see of the bug: with weights alone, training goes elsewhere."""
     config = config_with(save_every=3)
     through = saved_run(tmp_path / "through", config, 6)
     stopped = saved_run(tmp_path / "stopped", config, 3)
@@ -271,12 +337,13 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES, ids=lambda d: getattr(d, "__name__", ""))
-def test_a_damaged_checkpoint_is_skipped_and_said(
+def test_automodel_3261_and_rlinf_1469_a_partial_checkpoint_is_skipped_and_said(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[Path], None],
     reason: str,
 ) -> None:
+    """Both resumed from what an interrupted save had left, and hung or misread it."""
     config = config_with(save_every=1)
     saved_run(tmp_path, config, 2)
     newest = tmp_path / "sft" / "checkpoints" / "step-00000002"

@@ -197,6 +197,7 @@ def _work_on_this_rank(
     torch.set_num_threads(shares.rank_threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(shares.rank_threads))  # accelerate asks
     shared_memory_op.prepare()
+    shared_memory_op.wait_for_others()
     with quiet():
         deepspeed.init_distributed(dist_backend=BACKEND, auto_mpi_discovery=False)
     minutes = config.cluster.hang_minutes

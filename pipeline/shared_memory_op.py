@@ -23,16 +23,35 @@ STALE_AFTER = 600  # seconds; the compiler needs about 60
 
 
 def prepare() -> None:
-    """Call before DeepSpeed starts on CPU. Raises UserError where it would wait for ever."""
+    """Call before DeepSpeed starts on CPU. Raises UserError for what a killed compilation left."""
     _put_ninja_on_path()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder().parent)
-    lock = folder() / "lock"
-    if lock.exists() and time.time() - lock.stat().st_mtime > STALE_AFTER:
-        raise UserError(f"{lock}: left by a compilation that was killed; delete it and run again")
-    if lock.exists():
-        print(f"waiting for another compilation of DeepSpeed's op; {lock} is there", flush=True)
+    if _is_locked():
+        print(f"another process compiles DeepSpeed's op: {_lock()} is there", flush=True)
     elif not is_built() and not torch.cuda.is_available():
         print("compiling DeepSpeed's shared-memory op, about a minute, this once", flush=True)
+
+
+def wait_for_others() -> None:
+    """Wait while another process compiles. DeepSpeed would, and for ever if that was killed."""
+    while _is_locked():
+        time.sleep(0.5)
+
+
+def _is_locked() -> bool:
+    try:
+        age = time.time() - _lock().stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if age > STALE_AFTER:
+        raise UserError(
+            f"{_lock()}: left by a compilation that was killed; delete it and run again"
+        )
+    return True
+
+
+def _lock() -> Path:
+    return folder() / "lock"
 
 
 def is_built() -> bool:

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,29 @@ def test_a_lock_of_a_killed_compilation_is_an_error_and_not_a_hang(
     os.utime(lock, (an_hour_ago, an_hour_ago))
     with pytest.raises(UserError, match="delete it and run again"):
         shared_memory_op.prepare()
+
+
+def test_a_run_waits_for_another_compilation_until_it_ends_or_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = shared_memory_op.folder() / "lock"
+    lock.parent.mkdir()
+    lock.touch()
+    shared_memory_op.prepare()
+    assert f"another process compiles DeepSpeed's op: {lock} is there" in capsys.readouterr().out
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(shared_memory_op.wait_for_others)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        lock.unlink()
+        waiting.result(timeout=30)
+        lock.touch()
+        waiting = pool.submit(shared_memory_op.wait_for_others)
+        an_hour_ago = time.time() - 3600
+        os.utime(lock, (an_hour_ago, an_hour_ago))  # nobody is there to remove it
+        with pytest.raises(UserError, match="left by a compilation that was killed"):
+            waiting.result(timeout=30)
 
 
 def test_ninja_is_found_without_an_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:

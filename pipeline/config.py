@@ -126,6 +126,11 @@ class RunConfig(Section):
             raise ValueError(
                 "model.attention: flash_attention_2 needs train.precision bf16 or fp16, not fp32"
             )
+        if self.rm.rankings != "pairs" and self.feedback.noise != "none":
+            raise ValueError(
+                f"rm.rankings ({self.rm.rankings}) and feedback.noise ({self.feedback.noise}): "
+                "only pairs have a noise; set rm.rankings to pairs or feedback.noise to none"
+            )
         if self.sft.batch_size % self.train.ranks:
             raise ValueError(
                 f"sft.batch_size ({self.sft.batch_size}) must be a multiple of "

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from align.data.batches import fingerprint
+from align.data.batches import Item, fingerprint
 from align.data.chat import encode
 from align.data.errors import UserError
 from align.data.messages import sha256_of
@@ -16,6 +16,8 @@ from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.texts import Texts
 from align.reward.annotators.noise import smoothed
+
+RANKED = ("ranking", "best_of")  # kinds in which one person saw all the answers at once
 
 Preference = dict[str, Any]
 """A row of the preference table."""
@@ -32,10 +34,21 @@ class Pair:
     learnt_prob: float
     """The same, smoothed by how likely the label is wrong; what training reads."""
     margin: float
+    """0 unless people are certain: it asks for more than the sign of a preference."""
     weight: float
     """Weights of a group sum to its group_weight."""
     row: Preference
     """The row of the preference table, for provenance."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer that was put before others, by their places in the group."""
+
+    winner: int
+    candidates: list[int]
+    """The winner and those it was put before."""
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -44,12 +57,17 @@ class Group:
 
     texts: Texts
     pairs: list[Pair]
+    choices: list[Choice]
+    """What training reads in place of the pairs, under `rm.rankings`; else empty."""
 
     @property
     def longest(self) -> int:
         """Tokens of the longest text."""
-        both = zip(self.texts.prompts, self.texts.responses, strict=True)
-        return max(len(prompt) + len(response) for prompt, response in both)
+        return max(map(len, self.texts.whole))
+
+    def item(self, packing: bool) -> Item:
+        """What it asks of a micro-batch."""
+        return Item(len(self.texts), self.longest, self.texts.tokens if packing else None)
 
 
 def encode_groups(
@@ -69,7 +87,7 @@ def encode_groups(
         group = _encode_group(members, tokenizer, config)
         lost += len(members) - len(group.pairs)
         if group.pairs:
-            splits[members[0]["split"]] += _cut(group, config.train.micro_batch_tokens)
+            splits[members[0]["split"]] += _cut(group, config)
     if lost and ranks.is_main():
         note(f"{lost} pairs left out: an answer passes data.max_length ({config.data.max_length})")
     for split, words in (("train", "train on"), ("test", "hold out")):
@@ -124,18 +142,43 @@ def _encode_group(
             rejected=places[row["rejected_id"]],
             target_prob=row["target_prob"],
             learnt_prob=smoothed(row["target_prob"], row["noise_prob"] or 0.0),
-            margin=row["margin"],
+            margin=row["margin"] if row["target_prob"] == 1 else 0.0,
             weight=row["weight"] * row["group_weight"] * whole / left,
             row=row,
         )
         for row in kept
     ]
-    return Group(texts, pairs)
+    return Group(texts, pairs, _choices(pairs, config.rm.rankings))
 
 
-def _cut(group: Group, budget: int) -> list[Group]:
-    """Parts of a group that fit a micro-batch; pairs keep their weights and so the loss."""
-    if len(group.texts) * group.longest <= budget:
+def _choices(pairs: list[Pair], rankings: str) -> list[Choice]:
+    """What was ranked, as choices of like weight; none where pairs are learnt, or people disagree.
+
+    Each answer was put before those it beats: tied ones never compete. `best_of` keeps the choice
+    of those that none beats.
+    """
+    ranked = all(
+        pair.row["feedback_kind"] in RANKED and pair.target_prob in (0.5, 1) for pair in pairs
+    )
+    if rankings == "pairs" or not ranked:
+        return []
+    beaten: dict[int, list[int]] = defaultdict(list)
+    for pair in pairs:
+        if pair.target_prob == 1:
+            beaten[pair.chosen].append(pair.rejected)
+    losers = {place for places in beaten.values() for place in places}
+    winners = [place for place in beaten if rankings == "plackett_luce" or place not in losers]
+    whole = sum(pair.weight for pair in pairs)
+    return [Choice(place, [place, *beaten[place]], whole / len(winners)) for place in winners]
+
+
+def _cut(group: Group, config: RunConfig) -> list[Group]:
+    """Parts of a group that fit a micro-batch; pairs keep their weights and so the loss.
+
+    Choices need all of their candidates, so a group of choices stays whole.
+    """
+    budget = config.train.micro_batch_tokens
+    if group.choices or group.item(config.rm.packing).size(group.longest) <= budget:
         return [group]
     most = max(2, budget // group.longest)
     parts: list[list[Pair]] = [[]]
@@ -161,4 +204,4 @@ def _part(group: Group, pairs: list[Pair]) -> Group:
     moved = [
         replace(pair, chosen=place[pair.chosen], rejected=place[pair.rejected]) for pair in pairs
     ]
-    return Group(texts, moved)
+    return Group(texts, moved, [])

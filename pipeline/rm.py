@@ -12,10 +12,9 @@ every group weighs the same. Held-out prompts tell how far to trust the result:
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from align.data.batches import Item, epoch_order, micro_batches
+from align.data.batches import epoch_order
 from align.pipeline import ranks
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
@@ -26,19 +25,19 @@ from align.pipeline.groups import Group, encode_groups, fingerprint_of
 from align.pipeline.launch import Shares
 from align.pipeline.progress import note
 from align.pipeline.reward_report import outcomes_of, write_evaluation
+from align.pipeline.reward_units import normalize
+from align.pipeline.rm_update import check_packing, train_on
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
-from align.pipeline.texts import Texts, empty_batch
-from align.policy.logprobs import text_scores
 from align.policy.model import (
     TokenScores,
     add_lora,
     check_context,
     load_scalar_model,
     load_tokenizer,
+    set_reward_units,
 )
 from align.policy.places import identity_of
-from align.reward.loss import centering_loss, preference_loss
 from align.reward.reliability import Outcome, summarise
 
 
@@ -53,6 +52,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
         note(f"{_pairs(train)} pairs in {len(train)} groups to learn, {_pairs(held_out)} held out")
 
     model: Any = load_scalar_model(source, config.model, config.seed)
+    set_reward_units(model, shift=0, scale=1)  # it learns what its head says
     own_pad_token(tokenizer, model)
     if config.model.lora:
         model = add_lora(model, config.model.lora, config.seed)
@@ -66,6 +66,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     data = [*(identity_of(path) for path in read if path), fingerprint_of(train)]
     checkpoints = Checkpoints(directory, "rm", config, data, steps)
     checkpoints.restore(engines)
+    check_packing(train, engine, config)
 
     def judge() -> list[Outcome]:
         return outcomes_of(engine, held_out, config.train.micro_batch_tokens, engine.device)
@@ -75,65 +76,20 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
             order = epoch_order(len(train), config.seed, step // per_epoch)
             first = step % per_epoch * config.rm.batch_size
             batch = [train[row] for row in order[first : first + config.rm.batch_size]]
-            metrics = _train_on(batch, engine, config) | engine.step(step)
+            metrics = train_on(batch, engine, config) | engine.step(step)
             if config.train.eval_every and (step + 1) % config.train.eval_every == 0:
                 with log.timed("evaluation"):
                     metrics |= {f"eval/{name}": x for name, x in summarise(judge()).items()}
+                if step < per_epoch:  # in the first epoch every pair is new to the model
+                    seen = order[: first + config.rm.batch_size]
+                    metrics["eval/pairs"] = _pairs([train[row] for row in seen])
             log.step(step + 1, metrics, tokens=sum(group.texts.tokens for group in batch))
             checkpoints.after(step + 1, engines)
     judged = judge()
     if ranks.is_main():
         write_evaluation(directory, judged, held_out, config)
+    normalize(model, engine, tokenizer, config, directory)
     publish(model, tokenizer, config, "rm", directory.final("rm"))
-
-
-def _train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str, float]:
-    """Accumulate the gradient of one batch of groups; its metrics over all ranks."""
-    items = [Item(len(group.texts), group.longest) for group in groups]
-    plan = micro_batches(items, config.train.micro_batch_tokens, ranks.world_size())
-    loss_sum = torch.zeros((), dtype=torch.float64)
-    outcomes: list[Outcome] = []
-    for batch in plan[ranks.rank()]:
-        if not batch:
-            engine.backward(0 * text_scores(engine, empty_batch(engine.device)).sum())
-            continue
-        loss, batch_outcomes = _loss([groups[index] for index in batch], engine, config)
-        engine.backward(loss / len(groups))
-        loss_sum += loss.detach().cpu()
-        outcomes += batch_outcomes
-    everywhere = [outcome for part in ranks.gather(outcomes) for outcome in part]
-    return {
-        "loss": float(ranks.sum_over_ranks(loss_sum)) / len(groups),
-        **summarise(everywhere),
-    }
-
-
-def _loss(groups: list[Group], engine: Engine, config: RunConfig) -> tuple[Tensor, list[Outcome]]:
-    """Weighted loss summed over the pairs, and how each of them came out.
-
-    Each answer goes through the model once, however many pairs it is in.
-    """
-    texts = Texts(
-        [ids for group in groups for ids in group.texts.prompts],
-        [ids for group in groups for ids in group.texts.responses],
-    )
-    scores_B = text_scores(engine, texts.pick(range(len(texts)), engine.device))
-    offsets = [sum(len(group.texts) for group in groups[:i]) for i in range(len(groups))]
-    rows = [(pair, at) for group, at in zip(groups, offsets, strict=True) for pair in group.pairs]
-    device = scores_B.device
-    chosen_P = scores_B[torch.tensor([pair.chosen + at for pair, at in rows], device=device)]
-    rejected_P = scores_B[torch.tensor([pair.rejected + at for pair, at in rows], device=device)]
-    target_P = torch.tensor([pair.learnt_prob for pair, _ in rows], device=device)
-    margin_P = torch.tensor([pair.margin for pair, _ in rows], device=device)
-    weight_P = torch.tensor([pair.weight for pair, _ in rows], device=device)
-    preference_P = preference_loss(chosen_P, rejected_P, target_P, margin_P)
-    centering_P = centering_loss(chosen_P, rejected_P)
-    loss = (weight_P * (preference_P + config.rm.centering_coef * centering_P)).sum()
-    gaps = (chosen_P - rejected_P).tolist()
-    return loss, [
-        Outcome(gap, pair.target_prob, pair.weight)
-        for gap, (pair, _) in zip(gaps, rows, strict=True)
-    ]
 
 
 def own_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

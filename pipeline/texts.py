@@ -25,6 +25,13 @@ class Texts:
         return len(self.prompts)
 
     @property
+    def whole(self) -> list[list[int]]:
+        """Each prompt with its response."""
+        return [
+            prompt + response for prompt, response in zip(self.prompts, self.responses, strict=True)
+        ]
+
+    @property
     def tokens(self) -> int:
         """Prompt and response tokens of all texts."""
         return sum(map(len, self.prompts)) + sum(map(len, self.responses))

@@ -86,22 +86,40 @@ def load_scalar_model(path: str | Path, config: ModelConfig, seed: int) -> PreTr
     return model
 
 
+def set_reward_units(model: PreTrainedModel | PeftModel, *, shift: float, scale: float) -> None:
+    """Make the reward (score - shift) / scale; the model's config keeps both.
+
+    Most heads have no bias into which the shift could go, so the stock class gives the score.
+    """
+    stored: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    stored.config.reward_shift = shift
+    stored.config.reward_scale = scale
+
+
 class TokenScores(nn.Module):
-    """A scalar for every token, where the stock class gives the last one only."""
+    """A scalar for every token, where the stock class gives the last one only.
+
+    In the units of `set_reward_units`, if the model has any.
+    """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
+        stored = model.config.to_dict()
+        self.shift: float = stored.get("reward_shift", 0.0)
+        self.scale: float = stored.get("reward_scale", 1.0)
 
-    def forward(self, ids_BL: Tensor) -> Tensor:
-        """Scores (B, L)."""
+    def forward(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
+        """Scores (B, L); positions tell packed texts apart."""
         # Adapters live inside the base model's own layers.
         model: Any = (
             self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         )
-        hidden_BLD = model.base_model(input_ids=ids_BL, use_cache=False).last_hidden_state
+        hidden_BLD = model.base_model(
+            input_ids=ids_BL, position_ids=positions_BL, use_cache=False
+        ).last_hidden_state
         scores_BL1: Tensor = model.get_submodule("score")(hidden_BLD)
-        return scores_BL1.squeeze(-1)
+        return (scores_BL1.squeeze(-1) - self.shift) / self.scale
 
 
 def add_lora(model: PreTrainedModel, lora: LoRAConfig, seed: int) -> PeftModel:

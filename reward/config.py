@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from align.data.config import Section
 from align.data.criteria import CRITERIA, is_criterion
 
+Normalize = Literal["none", "shift", "standardize"]
+
 
 class ComparisonsConfig(Section):
     """Elo battles."""
@@ -156,5 +158,13 @@ class RewardConfig(Section):
     """Peak learning rate."""
     centering_coef: float = Field(default=0.01, ge=0)
     """Weight of (r_chosen + r_rejected)^2, which keeps rewards near 0."""
+    rankings: Literal["pairs", "plackett_luce", "best_of"] = "pairs"
+    """How rankings and best-of judgements are learnt: all pairs of better and worse, the best of
+    those that are left again and again, or the best of all. The last two read no margins."""
+    normalize: Normalize = "none"
+    """After training, shift rewards so that SFT demonstrations (`data.instructions`) have mean 0,
+    or standardize them to standard deviation 1 as well. The model's config keeps both numbers."""
+    packing: bool = True
+    """Put several answers into a row without padding; they never attend to each other."""
     model: Path | None = None
     """Start from this model instead of the run's `sft/final`."""

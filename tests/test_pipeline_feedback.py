@@ -18,7 +18,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
 from align.pipeline.feedback import collect
 from align.pipeline.groups import Group, Pair
-from align.pipeline.rm import _loss
+from align.pipeline.rm_update import group_scores, groups_loss, outcomes_in
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts
 from align.reward.annotators.noise import smoothed
@@ -77,11 +77,12 @@ def loss_of(target_prob: float, noise_prob: float) -> float:
             return ids_BL.float() / 10
 
     pair = Pair(0, 1, target_prob, smoothed(target_prob, noise_prob), 0.0, 1.0, {})
-    group = Group(Texts([[1], [1]], [[17], [9]]), [pair])
-    config = RunConfig(name="x", rm=RewardConfig(centering_coef=0))
-    loss, (outcome,) = _loss([group], cast(Engine, Scores()), config)
+    group = Group(Texts([[1], [1]], [[17], [9]]), [pair], [])
+    config = RunConfig(name="x", rm=RewardConfig(centering_coef=0, packing=False))
+    scores_B = group_scores([group], cast(Engine, Scores()), config)
+    (outcome,) = outcomes_in([group], scores_B.tolist())
     assert outcome.target_prob == target_prob  # accuracy is measured by the votes
-    return float(loss)
+    return float(groups_loss([group], scores_B, config))
 
 
 @pytest.mark.parametrize("target", [0.5, 2 / 3, 1.0])

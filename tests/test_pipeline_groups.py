@@ -14,6 +14,7 @@ from align.data.messages import assistant, user
 from align.pipeline.config import RunConfig, TrainConfig
 from align.pipeline.groups import Group, Preference, encode_groups, fingerprint_of
 from align.policy.config import RolloutConfig
+from align.reward.config import RewardConfig
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 
@@ -38,6 +39,7 @@ def rows_of(
     return [
         {
             "group_id": group_id,
+            "feedback_kind": "ranking",
             "split": split,
             "prompt": user("Hi"),
             "chosen": assistant(answers[better]),
@@ -154,6 +156,74 @@ def test_a_group_that_fits_stays_whole(tokenizer: PreTrainedTokenizerBase) -> No
     (whole,) = train_groups(rows_of(ANSWERS), tokenizer, settings())
     config = settings(max_length=whole.longest, budget=5 * whole.longest)
     assert len(train_groups(rows_of(ANSWERS), tokenizer, config)) == 1
+
+
+def beaten_by(group: Group) -> dict[str, Any]:
+    """Answer id -> the ids it was put before, and the weight of that choice."""
+    ids = {}
+    for pair in group.pairs:
+        ids[pair.chosen], ids[pair.rejected] = pair.row["chosen_id"], pair.row["rejected_id"]
+    return {
+        ids[one.winner]: ({ids[place] for place in one.candidates} - {ids[one.winner]}, one.weight)
+        for one in group.choices
+    }
+
+
+def ranked(rankings: str, budget: int = 4096) -> RunConfig:
+    config = settings(budget=budget)
+    return config.model_copy(update={"rm": RewardConfig.model_validate({"rankings": rankings})})
+
+
+def strict(rows: list[Preference]) -> list[Preference]:
+    return [row | {"target_prob": 1.0} for row in rows]
+
+
+def test_a_ranking_is_a_choice_for_each_answer_but_the_last(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    rows = strict(rows_of(ANSWERS[:4], group_weight=0.5))
+    (group,) = train_groups(rows, tokenizer, ranked("plackett_luce"))
+    third = pytest.approx(0.5 / 3)
+    assert beaten_by(group) == {
+        "0": ({"1", "2", "3"}, third),
+        "1": ({"2", "3"}, third),
+        "2": ({"3"}, third),
+    }
+    (group,) = train_groups(rows, tokenizer, ranked("best_of"))
+    assert beaten_by(group) == {"0": ({"1", "2", "3"}, pytest.approx(0.5))}
+    (group,) = train_groups(rows, tokenizer, ranked("pairs"))
+    assert group.choices == []
+
+
+def test_tied_answers_never_compete_in_a_choice(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = rows_of(ANSWERS[:3])  # 0 and 1 are tied, and 1 and 2
+    (group,) = train_groups(rows, tokenizer, ranked("plackett_luce"))
+    assert beaten_by(group) == {"0": ({"2"}, pytest.approx(1.0))}
+
+
+def test_where_people_disagree_or_nobody_ranked_pairs_are_learnt(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    doubtful = [row | {"target_prob": 0.8} for row in rows_of(ANSWERS[:3])]
+    battles = [row | {"feedback_kind": "comparison"} for row in strict(rows_of(ANSWERS[:3]))]
+    for rows in (doubtful, battles):
+        (group,) = train_groups(rows, tokenizer, ranked("plackett_luce"))
+        assert group.choices == [] and len(group.pairs) == 3
+
+
+def test_a_group_of_choices_is_never_cut(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = strict(rows_of(ANSWERS))
+    assert len(train_groups(rows, tokenizer, ranked("pairs", budget=120))) > 1
+    assert len(train_groups(rows, tokenizer, ranked("plackett_luce", budget=120))) == 1
+
+
+def test_the_margin_counts_for_certain_preferences_alone(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    rows = [row | {"margin": 2.0, "target_prob": 0.9} for row in rows_of(ANSWERS[:2])]
+    (doubtful,) = train_groups(rows, tokenizer, settings())
+    (certain,) = train_groups(strict(rows), tokenizer, settings())
+    assert (doubtful.pairs[0].margin, certain.pairs[0].margin) == (0.0, 2.0)
 
 
 def test_training_reads_the_target_smoothed_by_noise_and_evaluation_the_votes(

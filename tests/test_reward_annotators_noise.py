@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align.reward.annotators.noise import disagreements
+from align.reward.annotators.noise import disagreements, smoothed
 from align.reward.annotators.votes import LARGER, SMALLER, votes_of
 from align.reward.feedback.truth import noise_of, truth_of
 from align.reward.loss import preference_loss
@@ -62,7 +62,8 @@ def test_with_thirty_percent_of_flips_the_correction_learns_more() -> None:
         chosen_PD = features_PD * sign_P[:, None]  # turned so that the first was called better
         test_XD = torch.randn(5000, 20)
         for found, noise in ((plain, torch.zeros(600)), (corrected, noise_P)):
-            weight_D = taste_of(chosen_PD, 1 - noise)
+            target_P = torch.tensor([smoothed(1.0, one) for one in noise.tolist()])
+            weight_D = taste_of(chosen_PD, target_P)
             right = (test_XD @ weight_D > 0) == (test_XD @ truth_D > 0)
             found.append(right.float().mean().item())
 

@@ -1,6 +1,8 @@
 """What to do about labels that may be wrong: learn less from them, and look at them again.
 
-How likely a label is wrong is `noise_prob` of its pair (see `reward/feedback/truth.py`).
+A pair whose label is wrong with probability e is learnt with `preference_loss` (`reward/loss.py`)
+at a `smoothed` target. The unbiased loss, [(1 - e) l(d) - e l(-d)] / (1 - 2 e), has no lower bound:
+on planted tastes it learnt less than no correction at all, so there is none.
 
 Shapes: P preference pairs.
 """

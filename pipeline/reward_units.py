@@ -1,0 +1,95 @@
+"""Rewards with a zero that means something: SFT demonstrations have mean 0, and if asked std 1.
+
+A preference leaves the constant of a reward free. Sources: Huang et al. 2024 (arXiv:2403.17031)
+for mean 0 on demonstrations; Ziegler et al. 2019 (arXiv:1909.08593) for variance 1 as well.
+
+Shapes: B demonstrations.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from align.data.batches import epoch_order
+from align.data.chat import encode
+from align.data.errors import UserError
+from align.data.instructions import read_instructions
+from align.data.messages import Example
+from align.pipeline import ranks
+from align.pipeline.config import RunConfig
+from align.pipeline.run_directory import RunDirectory
+from align.pipeline.texts import Texts, per_text
+from align.policy.logprobs import text_scores
+from align.policy.model import set_reward_units
+from align.reward.config import Normalize
+
+DEMONSTRATIONS = 256
+"""At most; drawn by the run's seed."""
+
+
+def normalize(
+    model: Any,
+    score: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    directory: RunDirectory,
+) -> None:
+    """Set the model's reward units by `rm.normalize`; `score` is its engine. On all ranks."""
+    if config.rm.normalize == "none":
+        return
+    texts = encoded(demonstrations(config, directory), tokenizer, config.data.max_length)
+    budget = config.train.micro_batch_tokens
+    scores_B = per_text(lambda batch: text_scores(score, batch), texts, budget, score.device)
+    shift, scale = units_of(scores_B, config.rm.normalize)
+    set_reward_units(model, shift=shift, scale=scale)
+
+
+def units_of(scores_B: Tensor, how: Normalize) -> tuple[float, float]:
+    """The shift and the scale that give the scores mean 0, and std 1 with `standardize`.
+
+    Raises: UserError where all demonstrations score alike, and no scale could part them.
+    """
+    if how == "none":
+        return 0.0, 1.0
+    if how == "shift":
+        return float(scores_B.mean()), 1.0
+    scale = float(scores_B.std(correction=0))
+    if not scale > 0:
+        raise UserError(
+            f"normalize: standardize divides by the spread of the rewards of {len(scores_B)} "
+            "demonstrations, and they are all alike: use shift"
+        )
+    return float(scores_B.mean()), scale
+
+
+def demonstrations(config: RunConfig, directory: RunDirectory) -> list[Example]:
+    """Some of the instructions with their answers; on all ranks."""
+    if not config.data.instructions:
+        raise UserError(
+            "normalize measures rewards on SFT demonstrations: give data.instructions, or set "
+            "normalize to none"
+        )
+    rejected = directory.stage("sft") / "rejected.jsonl"
+    examples: list[Example] = ranks.on_main(
+        lambda: read_instructions(
+            config.data.instructions, config.data.max_rejected, rejected, config.seed
+        )
+    )
+    order = epoch_order(len(examples), config.seed, epoch=0)
+    return [examples[row] for row in order[:DEMONSTRATIONS]]
+
+
+def encoded(examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Texts:
+    """Those that fit, in token ids."""
+    texts = Texts([], [])
+    for example in examples:
+        one = encode(tokenizer, example["prompt"], example["completion"])
+        if len(one.prompt_ids) + len(one.completion_ids) <= max_length:
+            texts.prompts.append(one.prompt_ids)
+            texts.responses.append(one.completion_ids)
+    if not len(texts):
+        raise UserError(
+            f"normalize: none of {len(examples)} demonstrations fits data.max_length ({max_length})"
+        )
+    return texts

@@ -1,0 +1,153 @@
+"""The reward model's update: the loss of a batch of groups, and how each pair came out.
+
+Each answer goes through the model once, however many pairs it is in, and a group weighs the same
+however many they are.
+
+Shapes: B answers, P pairs, S choices.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from align.data.batches import micro_batches
+from align.data.errors import UserError
+from align.pipeline import ranks
+from align.pipeline.config import RunConfig
+from align.pipeline.engine import Engine
+from align.pipeline.groups import Group
+from align.pipeline.texts import Texts, empty_batch
+from align.policy.logprobs import text_scores
+from align.policy.packing import packed_batch, packed_scores
+from align.reward.loss import centering_loss, choice_loss, preference_loss
+from align.reward.reliability import Outcome, summarise
+
+
+def train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str, float]:
+    """Accumulate the gradient of one batch of groups; its metrics over all ranks.
+
+    Raises: UserError where a score is not finite, naming the pairs.
+    """
+    items = [group.item(config.rm.packing) for group in groups]
+    plan = micro_batches(items, config.train.micro_batch_tokens, ranks.world_size())
+    loss_sum = torch.zeros((), dtype=torch.float64)
+    outcomes: list[Outcome] = []
+    broken: list[str] = []
+    for batch in plan[ranks.rank()]:
+        if not batch:
+            engine.backward(0 * text_scores(engine, empty_batch(engine.device)).sum())
+            continue
+        mine = [groups[index] for index in batch]
+        scores_B = group_scores(mine, engine, config)
+        loss = groups_loss(mine, scores_B, config)
+        engine.backward(loss / len(groups))
+        loss_sum += loss.detach().cpu()
+        outcomes += outcomes_in(mine, scores_B.tolist())
+        broken += _without_score(mine, outcomes[-sum(len(group.pairs) for group in mine) :])
+    everywhere = ranks.gather((outcomes, broken))
+    _check_finite([pair_id for _, part in everywhere for pair_id in part])
+    return {
+        "loss": float(ranks.sum_over_ranks(loss_sum)) / len(groups),
+        **summarise([outcome for part, _ in everywhere for outcome in part]),
+    }
+
+
+def group_scores(groups: list[Group], engine: Engine, config: RunConfig) -> Tensor:
+    """The score of every answer of the groups, (B)."""
+    texts = Texts(
+        [ids for group in groups for ids in group.texts.prompts],
+        [ids for group in groups for ids in group.texts.responses],
+    )
+    if not config.rm.packing:
+        return text_scores(engine, texts.pick(range(len(texts)), engine.device))
+    one_row = config.model.attention == "flash_attention_2"
+    return packed_scores(engine, packed_batch(texts.whole, engine.device, one_row=one_row))
+
+
+def check_packing(groups: list[Group], engine: Engine, config: RunConfig) -> None:
+    """Raises: UserError where the model's packed texts see each other; on all ranks."""
+    if not config.rm.packing:
+        return
+    some = groups[:2]
+    apart = config.model_copy(update={"rm": config.rm.model_copy(update={"packing": False})})
+    with torch.no_grad():
+        packed_B, padded_B = (group_scores(some, engine, how) for how in (config, apart))
+    tolerance = 1e-3 if config.train.precision == "fp32" else 0.1
+    if not torch.allclose(packed_B, padded_B, rtol=tolerance, atol=tolerance):
+        raise UserError(
+            "rm.packing: this model scores packed answers otherwise than each by itself "
+            f"({packed_B[0]:.4g} and {padded_B[0]:.4g}), so it does not keep them apart: set "
+            "rm.packing to false"
+        )
+
+
+def groups_loss(groups: list[Group], scores_B: Tensor, config: RunConfig) -> Tensor:
+    """Weighted loss summed over the groups: of their choices, or else of their pairs."""
+    device = scores_B.device
+    places, numbers = [], []
+    for group, first in zip(groups, _starts(groups), strict=True):
+        learnt = float(not group.choices)
+        for pair in group.pairs:
+            places.append((first + pair.chosen, first + pair.rejected))
+            numbers.append((pair.learnt_prob, pair.margin, pair.weight, learnt))
+    chosen_P, rejected_P = scores_B[torch.tensor(places, device=device).T].unbind()
+    target_P, margin_P, weight_P, learnt_P = torch.tensor(numbers, device=device).T.unbind()
+    preference_P = learnt_P * preference_loss(chosen_P, rejected_P, target_P, margin_P)
+    centering_P = config.rm.centering_coef * centering_loss(chosen_P, rejected_P)
+    pairs = (weight_P * (preference_P + centering_P)).sum()
+    return pairs + _choices_loss(groups, scores_B)
+
+
+def _choices_loss(groups: list[Group], scores_B: Tensor) -> Tensor:
+    device = scores_B.device
+    rows = [
+        (choice, first)
+        for group, first in zip(groups, _starts(groups), strict=True)
+        for choice in group.choices
+    ]
+    if not rows:
+        return torch.zeros((), device=device)
+    candidates_SB = torch.zeros(len(rows), len(scores_B), dtype=torch.bool)
+    for row, (choice, first) in enumerate(rows):
+        candidates_SB[row, [first + place for place in choice.candidates]] = True
+    winner_S = torch.tensor([first + choice.winner for choice, first in rows], device=device)
+    weight_S = torch.tensor([choice.weight for choice, _ in rows], device=device)
+    return (weight_S * choice_loss(scores_B, winner_S, candidates_SB.to(device))).sum()
+
+
+def outcomes_in(groups: list[Group], scores: list[float]) -> list[Outcome]:
+    """How every pair of the groups came out, in their order."""
+    return [
+        Outcome(
+            scores[first + pair.chosen] - scores[first + pair.rejected],
+            pair.target_prob,
+            pair.weight,
+        )
+        for group, first in zip(groups, _starts(groups), strict=True)
+        for pair in group.pairs
+    ]
+
+
+def _starts(groups: list[Group]) -> list[int]:
+    """The place of each group's first answer among all of them."""
+    return [sum(len(group.texts) for group in groups[:i]) for i in range(len(groups))]
+
+
+def _without_score(groups: list[Group], outcomes: list[Outcome]) -> list[str]:
+    """The pairs whose gap is not a number."""
+    pairs = [pair for group in groups for pair in group.pairs]
+    return [
+        pair.row["pair_id"]
+        for pair, outcome in zip(pairs, outcomes, strict=True)
+        if not math.isfinite(outcome.gap)
+    ]
+
+
+def _check_finite(broken: list[str]) -> None:
+    if broken:
+        raise UserError(
+            f"the reward model's scores are not finite on {len(broken)} pairs of this batch, the "
+            f"first is pair_id {broken[0]} of rm/pairs.parquet: lower rm.learning_rate, or use "
+            "train.precision fp32"
+        )

@@ -11,6 +11,7 @@ from align.policy.sample import SamplingSettings, sample
 ROWS_AT_ONCE = 128
 EVALUATION_STEP = 2**32
 FEEDBACK_STEP = 2**33
+PROBE_STEP = 2**34
 """Stand where a training step's number would in a noise key."""
 
 

@@ -14,6 +14,7 @@ from align.pipeline.loading import load_config
 from align.pipeline.ppo_evaluation import Compared, base_answers, write_evaluation
 from align.pipeline.progress import note, section
 from align.pipeline.prompts import read_encoded_prompts
+from align.pipeline.reward_probe import probe
 from align.pipeline.reward_report import outcomes_of
 from align.pipeline.reward_report import write_evaluation as write_reward_evaluation
 from align.pipeline.run_directory import RunDirectory, locked
@@ -65,12 +66,33 @@ def _rm(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     pairs: list[Preference] = read_pairs(directory.stage("rm") / "pairs.parquet")
     _, held_out = encode_groups(pairs, load_tokenizer(final, config.model), config)
     model = _token_scores(final, config)
-    outcomes = outcomes_of(model, held_out, config.train.micro_batch_tokens, CPU_OR_GPU)
-    report = write_reward_evaluation(directory, outcomes, held_out, config)
+    budget = config.train.micro_batch_tokens
+    outcomes = outcomes_of(model, held_out, budget, CPU_OR_GPU, scale=model.scale)
+    more = {}
+    if any(source.format == "simulated" for source in config.data.feedback):
+        policy = config.rm.model or directory.need("sft")
+        more = probe(config, directory, policy, model, CPU_OR_GPU)
+    report = write_reward_evaluation(directory, outcomes, held_out, config, more)
+    return _reward_numbers(report)
+
+
+def _reward_numbers(report: dict[str, Any]) -> dict[str, Any]:
+    """What is worth a line on the terminal; `rm/evaluation.json` has the rest."""
     numbers = {name: report[name] for name in ("accuracy", "log_loss", "ece")}
-    for kind, share in report["by_kind"].items():
-        interval = f"{share['low']:.3f} to {share['high']:.3f}, n {share['n']}"
-        numbers[f"accuracy on {kind} pairs"] = f"{share['accuracy']:.3f} ({interval})"
+    for name, words in (
+        ("by_kind", "{} pairs"),
+        ("by_criterion", "{}"),
+        ("by_agreement", "pairs by agreement, {}"),
+        ("by_length", "pairs by length, {}"),
+    ):
+        for label, share in report[name].items():
+            interval = f"{share['low']:.3f} to {share['high']:.3f}, n {share['n']}"
+            numbers[f"accuracy on {words.format(label)}"] = f"{share['accuracy']:.3f} ({interval})"
+    if bias := report["length_bias"]:
+        numbers["longer answer scored higher"] = bias["longer_scored"]
+        numbers["longer answer preferred by people"] = bias["longer_chosen"]
+    for point in report.get("best_of_n", ()):
+        numbers[f"gold score of the best of {point['n']}"] = point["gold"]
     if "against_taste" in report:
         numbers["accuracy against the taste"] = report["against_taste"]["accuracy"]
     return numbers
@@ -110,6 +132,7 @@ def _ppo(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name != "samples"}
 
 
-def _token_scores(path: Path, config: RunConfig) -> torch.nn.Module:
-    model = load_scalar_model(path, config.model, config.seed)
-    return freeze(TokenScores(model)).to(CPU_OR_GPU)
+def _token_scores(path: Path, config: RunConfig) -> TokenScores:
+    model = TokenScores(load_scalar_model(path, config.model, config.seed))
+    freeze(model)
+    return model.to(CPU_OR_GPU)

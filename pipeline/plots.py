@@ -8,8 +8,10 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from align.pipeline.results import CalibrationBin, CoveragePoint, KindAccuracy
+from align.pipeline.results import CalibrationBin, CoveragePoint, SliceAccuracy
 from align.pipeline.svg import INK, SERIES, Plot, draw_plot
+
+MAX_SLICES = 12
 
 MAX_POINTS = 240
 """A longer curve is drawn as the means of so many equal stretches."""
@@ -107,13 +109,14 @@ def reward_against_kl(steps: list[float], kl: list[float], reward: list[float]) 
     return draw_plot(title, f"{title}. One dot per step, later steps stronger.", draw)
 
 
-def accuracy_by_kind(by_kind: dict[str, KindAccuracy]) -> Plot:
-    """Held-out accuracy on each feedback kind with its interval."""
-    rows = sorted(by_kind.items(), key=lambda row: row[1].accuracy)
+def accuracy_by(what: str, slices: dict[str, SliceAccuracy]) -> Plot:
+    """Held-out accuracy on each slice of the pairs with its interval; the largest `MAX_SLICES`."""
+    largest = sorted(slices.items(), key=lambda row: -row[1].n)[:MAX_SLICES]
+    rows = sorted(largest, key=lambda row: row[1].accuracy)
     best, worst = rows[-1], rows[0]
-    title = f"Right on {best[1].accuracy:.0%} of {best[0]} pairs"
+    title = f"By {what}: right on {best[1].accuracy:.0%} of {best[0]}"
     if best != worst:
-        title += f", {worst[1].accuracy:.0%} of {worst[0]} pairs"
+        title += f", {worst[1].accuracy:.0%} of {worst[0]}"
 
     def draw(axes: Axes) -> None:
         for height, (_, kind) in enumerate(rows):
@@ -131,7 +134,7 @@ def accuracy_by_kind(by_kind: dict[str, KindAccuracy]) -> Plot:
         f"{name} {kind.accuracy:.3f}, 95 % interval {kind.low:.3f} to {kind.high:.3f}, n {kind.n}"
         for name, kind in reversed(rows)
     )
-    return draw_plot(title, f"Held-out accuracy by feedback kind. {described}.", draw)
+    return draw_plot(title, f"Held-out accuracy by {what}. {described}.", draw)
 
 
 def reliability(bins: Sequence[CalibrationBin], ece: float | None) -> Plot:

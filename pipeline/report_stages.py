@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from align.data.errors import UserError
-from align.pipeline import plots
+from align.pipeline import plots, reward_plots
 from align.pipeline.metrics import FILE_NAME, read_metrics
 from align.pipeline.plots import Curve
 from align.pipeline.results import (
@@ -109,8 +109,14 @@ def stage_section(run_dir: Path, stage: str) -> Section:
 
 
 def reward_section(run_dir: Path) -> Section:
-    """The reward model: curves, accuracy by kind of feedback, calibration."""
-    section = stage_section(run_dir, "rm")
+    """The reward model: curves, accuracy by slices of the feedback, calibration, abstention."""
+    section, rows = _section_and_rows(run_dir, "rm")
+    seen = [row for row in rows if "eval/pairs" in row and _any_finite([row], "eval/accuracy")]
+    if len(seen) > 1:
+        curve = reward_plots.learning_curve(
+            _column(seen, "eval/pairs"), _column(seen, "eval/accuracy")
+        )
+        section.plots.append(curve)
     path = run_dir / "rm" / "evaluation.json"
     if not path.is_file() and (run_dir / "rm" / "final").is_dir():
         section.notes.append(
@@ -122,12 +128,7 @@ def reward_section(run_dir: Path) -> Section:
     if evaluation is None:
         return section
     section.facts = _reward_facts(evaluation)
-    if evaluation.by_kind:
-        section.plots.append(plots.accuracy_by_kind(evaluation.by_kind))
-    if evaluation.calibration:
-        section.plots.append(plots.reliability(evaluation.calibration, evaluation.ece))
-    if evaluation.risk_coverage:
-        section.plots.append(plots.risk_coverage(evaluation.risk_coverage))
+    section.plots += _reward_plots(evaluation)
     return section
 
 
@@ -239,8 +240,36 @@ def _column(rows: Rows, name: str) -> list[float]:
     return [row.get(name, math.nan) for row in rows]
 
 
+def _reward_plots(evaluation: RewardEvaluation) -> list[Plot]:
+    drawn = [
+        plots.accuracy_by(what, slices)
+        for what, slices in (
+            ("feedback kind", evaluation.by_kind),
+            ("criterion", evaluation.by_criterion),
+            ("annotator", evaluation.by_annotator),
+            ("agreement", evaluation.by_agreement),
+            ("length", evaluation.by_length),
+        )
+        # One slice says no more than the accuracy of all.
+        if len(slices) > 1 or (slices and what == "feedback kind")
+    ]
+    if evaluation.calibration:
+        drawn.append(plots.reliability(evaluation.calibration, evaluation.ece))
+    if evaluation.risk_coverage:
+        drawn.append(plots.risk_coverage(evaluation.risk_coverage))
+    if evaluation.best_of_n:
+        drawn.append(reward_plots.over_optimisation(evaluation.best_of_n))
+    return drawn
+
+
 def _reward_facts(evaluation: RewardEvaluation) -> list[str]:
     facts = [f"Right on {evaluation.accuracy:.1%} of the held-out pairs of feedback."]
+    bias = evaluation.length_bias
+    if bias is not None:
+        facts.append(
+            f"Scores the longer answer higher in {bias.longer_scored:.1%} of {bias.n} pairs; "
+            f"people preferred it in {bias.longer_chosen:.1%}."
+        )
     taste = evaluation.against_taste
     if taste is not None:
         facts.append(

@@ -19,15 +19,18 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class KindAccuracy(Result):
-    """Accuracy of the reward model on one kind of held-out pairs."""
+class SliceAccuracy(Result):
+    """The reward model on some of the held-out pairs."""
 
     n: int
-    """Held-out pairs."""
+    """Held-out pairs that are no ties."""
     accuracy: float
     low: float
     """Lower end of the 95 % Wilson interval."""
     high: float
+    log_loss: float | None = None
+    """Nats per pair."""
+    ece: float | None = None
 
 
 class CalibrationBin(Result):
@@ -48,6 +51,28 @@ class CoveragePoint(Result):
     """On which share of them it was wrong."""
 
 
+class LengthBias(Result):
+    """Whether the reward model goes by length."""
+
+    n: int
+    """Pairs whose answers differ in length."""
+    longer_chosen: float
+    """Share in which people preferred the longer answer."""
+    longer_scored: float
+    """Share in which the model scores it higher."""
+
+
+class BestOfN(Result):
+    """The best of n answers by the reward model, on average."""
+
+    n: int
+    kl: float
+    """Nats per answer from the policy that wrote them."""
+    proxy: float
+    gold: float
+    """By a judge that knows better."""
+
+
 class RewardEvaluation(Result):
     """`rm/evaluation.json`: the reward model on held-out pairs."""
 
@@ -56,10 +81,16 @@ class RewardEvaluation(Result):
     """Nats per pair."""
     ece: float | None = None
     """Expected calibration error, a probability."""
-    by_kind: dict[str, KindAccuracy] = {}
+    by_kind: dict[str, SliceAccuracy] = {}
+    by_criterion: dict[str, SliceAccuracy] = {}
+    by_annotator: dict[str, SliceAccuracy] = {}
+    by_agreement: dict[str, SliceAccuracy] = {}
+    by_length: dict[str, SliceAccuracy] = {}
     calibration: tuple[CalibrationBin, ...] = ()
     risk_coverage: tuple[CoveragePoint, ...] = ()
-    against_taste: KindAccuracy | None = None
+    length_bias: LengthBias | None = None
+    best_of_n: tuple[BestOfN, ...] = ()
+    against_taste: SliceAccuracy | None = None
     """Against the taste that simulated annotators tried to follow; None with human feedback."""
 
 

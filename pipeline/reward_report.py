@@ -1,6 +1,5 @@
-"""How well a reward model does on held-out pairs: by feedback kind, with intervals."""
+"""How well a reward model does on held-out pairs: by feedback kind and more, with intervals."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +12,24 @@ from align.data.atomic import write_jsonl
 from align.data.messages import Message
 from align.pipeline.config import RunConfig
 from align.pipeline.groups import Group, Pair
+from align.pipeline.rm_update import outcomes_in
 from align.pipeline.run_directory import RunDirectory, update_summary, write_json
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import text_scores
 from align.reward.annotators.noise import disagreements
-from align.reward.reliability import Outcome, calibration, risk_coverage, summarise, wilson
+from align.reward.reliability import (
+    Outcome,
+    calibration,
+    length_bias,
+    risk_coverage,
+    slices,
+    summarise,
+    wilson,
+)
 from align.reward.taste import taste
+
+LIKE_LENGTH = 0.2
+"""Answers whose lengths differ by less than this share of the longer one are of like length."""
 
 LOOK_AGAIN = (
     "pair_id",
@@ -33,46 +44,44 @@ LOOK_AGAIN = (
 
 
 def outcomes_of(
-    model: Callable[[Tensor], Tensor], groups: list[Group], budget: int, device: torch.device
+    model: Callable[[Tensor], Tensor],
+    groups: list[Group],
+    budget: int,
+    device: torch.device,
+    scale: float = 1.0,
 ) -> list[Outcome]:
     """The word of a model of token scores on every pair of the groups, in their order.
 
-    On all ranks.
+    `scale` turns rewards back into nats, if the model's units are others. On all ranks.
     """
     texts = Texts(
         [ids for group in groups for ids in group.texts.prompts],
         [ids for group in groups for ids in group.texts.responses],
     )
-    scores = per_text(lambda batch: text_scores(model, batch), texts, budget, device).tolist()
-    outcomes = []
-    start = 0
-    for group in groups:
-        for pair in group.pairs:
-            gap = scores[start + pair.chosen] - scores[start + pair.rejected]
-            outcomes.append(Outcome(gap, pair.target_prob, pair.weight))
-        start += len(group.texts)
-    return outcomes
+    scores_B = per_text(lambda batch: text_scores(model, batch), texts, budget, device)
+    return outcomes_in(groups, (scale * scores_B).tolist())
 
 
 def write_evaluation(
-    directory: RunDirectory, outcomes: list[Outcome], groups: list[Group], config: RunConfig
+    directory: RunDirectory,
+    outcomes: list[Outcome],
+    groups: list[Group],
+    config: RunConfig,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`rm/evaluation.json`, `rm/disagreements.jsonl` and the run's `rm_accuracy`.
+    """`rm/evaluation.json` (`more` in it), `rm/disagreements.jsonl`, the run's `rm_accuracy`.
 
     Simulated annotators err on purpose, so where they gave the feedback the reward model answers
     to the taste that they tried to follow.
     """
+    report = summarise(outcomes) | _slices(outcomes, groups) | (more or {})
     pairs = [pair for group in groups for pair in group.pairs]
-    hits: dict[str, list[bool]] = defaultdict(list)
-    for outcome, pair in zip(outcomes, pairs, strict=True):
-        if pair.target_prob != 0.5:
-            hits[pair.row["feedback_kind"]].append(outcome.gap > 0)
-    report: dict[str, Any] = summarise(outcomes) | {
-        "by_kind": {
-            kind: asdict(wilson(sum(hits[kind]), len(hits[kind]))) for kind in sorted(hits)
-        },
+    longer_by = [_longer_by(group, pair) for group in groups for pair in group.pairs]
+    bias = length_bias(outcomes, longer_by)
+    report |= {
         "calibration": [asdict(part) for part in calibration(outcomes)],
         "risk_coverage": [asdict(point) for point in risk_coverage(outcomes)],
+        "length_bias": asdict(bias) if bias else None,
     }
     accuracy = report["accuracy"]
     if any(source.format == "simulated" for source in config.data.feedback):
@@ -93,6 +102,45 @@ def _doubtful(outcomes: list[Outcome], pairs: list[Pair]) -> Iterator[dict[str, 
     for place in disagreements(np.array(predicted)).tolist():
         row = pairs[place].row
         yield {"predicted": predicted[place]} | {name: row[name] for name in LOOK_AGAIN}
+
+
+def _slices(outcomes: list[Outcome], groups: list[Group]) -> dict[str, Any]:
+    """`by_kind`, `by_criterion` and so on: name -> its numbers."""
+    found = {}
+    for name, labels in SLICES.items():
+        label = [labels(group, pair) for group in groups for pair in group.pairs]
+        found[name] = {key: asdict(one) for key, one in slices(outcomes, label).items()}
+    return found
+
+
+def _agreement(_: Group, pair: Pair) -> list[str]:
+    agreement = pair.row["agreement"]
+    if agreement is None:
+        return ["one vote"]
+    if agreement == 1:
+        return ["all agree"]
+    return ["two thirds agree" if agreement >= 2 / 3 else "fewer agree"]
+
+
+def _length(group: Group, pair: Pair) -> list[str]:
+    lengths = [len(group.texts.responses[place]) for place in (pair.chosen, pair.rejected)]
+    if abs(lengths[0] - lengths[1]) < LIKE_LENGTH * max(lengths):
+        return ["alike"]
+    return ["chosen longer" if lengths[0] > lengths[1] else "chosen shorter"]
+
+
+SLICES: dict[str, Callable[[Group, Pair], list[str]]] = {
+    "by_kind": lambda _, pair: [pair.row["feedback_kind"]],
+    "by_criterion": lambda _, pair: [pair.row["criterion"]],
+    "by_annotator": lambda _, pair: pair.row["annotator_ids"],
+    "by_agreement": _agreement,
+    "by_length": _length,
+}
+
+
+def _longer_by(group: Group, pair: Pair) -> int:
+    """Tokens by which the chosen answer is longer."""
+    return len(group.texts.responses[pair.chosen]) - len(group.texts.responses[pair.rejected])
 
 
 def _against_taste(outcomes: list[Outcome], groups: list[Group]) -> dict[str, float]:

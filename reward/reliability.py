@@ -1,8 +1,11 @@
 """How far a reward model's preferences can be trusted."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,27 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Slice(Share):
+    """Some of the pairs: accuracy over the n that are no ties, the rest over all."""
+
+    log_loss: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class LengthBias:
+    """Whether the model goes by length: over n decided pairs whose answers differ in length."""
+
+    n: int
+    longer_chosen: float
+    """Share in which people preferred the longer answer: what `longer wins` would be right on."""
+    longer_scored: float
+    """Share in which the model scores the longer one higher."""
+    correlation: float
+    """Pearson's, of the score gap with the difference in tokens; NaN where one does not vary."""
+
+
+@dataclass(frozen=True)
 class Bin:
     """Predictions of like confidence: how sure they were, how often they were right."""
 
@@ -65,6 +89,41 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "log_loss": sum(outcome.weight * outcome.log_loss for outcome in outcomes) / weight,
         "ece": expected_calibration_error(bins),
     }
+
+
+def slices(outcomes: Sequence[Outcome], labels: Sequence[Sequence[str]]) -> dict[str, Slice]:
+    """The outcomes by label; each may have several. A label of ties alone is left out."""
+    members: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome, names in zip(outcomes, labels, strict=True):
+        for name in names:
+            members[name].append(outcome)
+    found = {}
+    for name, some in sorted(members.items()):
+        decided = [outcome for outcome in some if outcome.target_prob != 0.5]
+        if decided:
+            share = wilson(sum(outcome.gap > 0 for outcome in decided), len(decided))
+            numbers = summarise(some)
+            found[name] = Slice(**vars(share), log_loss=numbers["log_loss"], ece=numbers["ece"])
+    return found
+
+
+def length_bias(outcomes: Sequence[Outcome], longer_by: Sequence[int]) -> LengthBias | None:
+    """`longer_by` is how many tokens the chosen answer is longer; None where none differ."""
+    cases = [
+        (outcome.gap, tokens)
+        for outcome, tokens in zip(outcomes, longer_by, strict=True)
+        if outcome.target_prob != 0.5 and tokens
+    ]
+    if not cases:
+        return None
+    gaps, tokens = (np.array(column, dtype=float) for column in zip(*cases, strict=True))
+    varies = gaps.std() > 0 and tokens.std() > 0
+    return LengthBias(
+        n=len(cases),
+        longer_chosen=float((tokens > 0).mean()),
+        longer_scored=float((gaps * tokens > 0).mean()),
+        correlation=float(np.corrcoef(gaps, tokens)[0, 1]) if varies else math.nan,
+    )
 
 
 def wilson(successes: float, n: int) -> Share:

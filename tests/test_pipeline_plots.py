@@ -6,14 +6,14 @@ import pytest
 
 from align.pipeline.plots import (
     Curve,
-    accuracy_by_kind,
+    accuracy_by,
     over_steps,
     reliability,
     reward_against_kl,
     risk_coverage,
     stacked_time,
 )
-from align.pipeline.results import CalibrationBin, CoveragePoint, KindAccuracy
+from align.pipeline.results import CalibrationBin, CoveragePoint, SliceAccuracy
 
 
 def curve(label: str, values: list[float]) -> Curve:
@@ -40,8 +40,8 @@ def test_a_long_curve_is_drawn_as_means_of_equal_stretches() -> None:
 
 
 def test_labels_are_drawn_as_text_and_never_as_markup_or_formula() -> None:
-    kinds = {"<b>$x_$": KindAccuracy(n=10, accuracy=0.7, low=0.4, high=0.9)}
-    svg = accuracy_by_kind(kinds).svg
+    kinds = {"<b>$x_$": SliceAccuracy(n=10, accuracy=0.7, low=0.4, high=0.9)}
+    svg = accuracy_by("feedback kind", kinds).svg
     assert "<b>" not in svg
     assert "&lt;b&gt;$x_$ (n = 10)" in svg
 

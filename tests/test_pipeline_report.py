@@ -152,6 +152,14 @@ def reward_evaluation() -> dict[str, Any]:
         "by_kind": by_kind,
         "against_taste": {"n": 190, "accuracy": 0.81, "low": 0.75, "high": 0.86},
         "calibration": calibration,
+        "by_criterion": {"overall": by_kind["ranking"], "honest": by_kind["rules"]},
+        "by_length": {"chosen longer": by_kind["ranking"]},
+        "risk_coverage": [{"coverage": 0.7, "risk": 0.18}, {"coverage": 1.0, "risk": 0.256}],
+        "length_bias": {"n": 600, "longer_chosen": 0.55, "longer_scored": 0.71},
+        "best_of_n": [
+            {"n": n, "kl": math.log(n) - 1 + 1 / n, "proxy": n, "gold": gold}
+            for n, gold in ((1, 0.1), (4, 0.9), (16, 0.4))
+        ],
     }
 
 
@@ -202,15 +210,18 @@ def test_the_headline_numbers_are_those_of_the_summary(page: Page) -> None:
 def test_a_whole_run_has_every_plot_and_says_what_one_sees(page: Page) -> None:
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
     # 2 of SFT; loss, accuracy, kinds, calibration; path, 7 curves, time
-    assert len(figures) == 2 + 4 + 9
+    assert len(figures) == 2 + 7 + 9
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     assert re.search(r"Loss fell from 3\.\d+ to 1\.\d+", page.text)
     assert re.search(r"Reward rose from \S+ to \S+ while KL rose", page.text)
-    assert "Right on 80% of rules pairs, 70% of questions pairs" in page.text
+    assert "By feedback kind: right on 80% of rules, 70% of questions" in page.text
     assert "About as sure as it is right: calibration error 0.021" in page.text
     assert "most of it rollout" in page.text
     assert "n = 310" in page.text
     assert "Right on 81.0% of 190 pairs by the taste" in page.text
+    assert "Over-optimised: the best of 4 is better than the best of 16" in page.text
+    assert "wrong 26% of the time, on the surest 70% of them 18%" in page.text
+    assert "Scores the longer answer higher in 71.0% of 600 pairs" in page.text
     assert "Mean reward on held-out prompts: -0.40 before PPO, 1.50 after it." in page.text
 
 

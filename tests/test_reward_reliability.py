@@ -11,7 +11,9 @@ from align.reward.reliability import (
     Outcome,
     calibration,
     expected_calibration_error,
+    length_bias,
     risk_coverage,
+    slices,
     summarise,
     wilson,
 )
@@ -142,3 +144,32 @@ def test_the_log_loss_weighs_pairs_as_training_does() -> None:
 def test_ties_alone_have_no_accuracy() -> None:
     found = summarise([Outcome(1.0, 0.5)])
     assert math.isnan(found["accuracy"]) and math.isfinite(found["ece"])
+
+
+def test_slices_count_a_pair_under_each_of_its_labels() -> None:
+    outcomes = [Outcome(2.0, 1.0), Outcome(-1.0, 1.0), Outcome(0.5, 0.5)]
+    found = slices(outcomes, [["ann", "bob"], ["ann"], ["bob", "tied"]])
+    assert set(found) == {"ann", "bob"}  # of ties alone there is no accuracy
+    assert (found["ann"].n, found["ann"].accuracy) == (2, 0.5)
+    assert (found["bob"].n, found["bob"].accuracy) == (1, 1.0)
+    bob = [outcomes[0], outcomes[2]]
+    assert found["bob"].log_loss == pytest.approx(sum(one.log_loss for one in bob) / 2)
+    assert found["bob"].ece == pytest.approx(summarise(bob)["ece"])
+    assert (found["ann"].low, found["ann"].high) == (wilson(1, 2).low, wilson(1, 2).high)
+
+
+def test_length_bias_by_hand() -> None:
+    outcomes = [Outcome(1.0, 1.0), Outcome(-2.0, 1.0), Outcome(3.0, 1.0), Outcome(1.0, 0.5)]
+    bias = length_bias(outcomes, [10, -5, -1, 7])  # the tie says nothing
+    assert bias is not None and bias.n == 3
+    assert bias.longer_chosen == pytest.approx(1 / 3)
+    assert bias.longer_scored == pytest.approx(2 / 3)
+    assert length_bias(outcomes, [0, 0, 0, 9]) is None
+
+
+def test_a_model_that_counts_tokens_is_found_out() -> None:
+    lengths = [9, -4, 3, -8, 5, -2]
+    bias = length_bias([Outcome(0.1 * tokens, 1.0) for tokens in lengths], lengths)
+    assert bias is not None
+    assert bias.longer_scored == 1 and bias.correlation == pytest.approx(1)
+    assert bias.longer_chosen == 0.5

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from align.data.config import DataConfig, Section
 from align.policy.config import ModelConfig, PPOConfig, RolloutConfig
 from align.reward.config import FeedbackConfig, RewardConfig
+from align.reward.mix_config import MixConfig
 
 STAGES = ("sft", "rm", "ppo")
 
@@ -105,6 +106,7 @@ class RunConfig(Section):
     sft: SFTConfig = SFTConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     rm: RewardConfig = RewardConfig()
+    reward: MixConfig = MixConfig()
     rollout: RolloutConfig = RolloutConfig()
     ppo: PPOConfig = PPOConfig()
     cluster: ClusterConfig = ClusterConfig()

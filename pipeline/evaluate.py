@@ -14,6 +14,7 @@ from align.pipeline.loading import load_config
 from align.pipeline.ppo_evaluation import Compared, base_answers, write_evaluation
 from align.pipeline.progress import note, section
 from align.pipeline.prompts import read_encoded_prompts
+from align.pipeline.reward_mix import RewardMix, Setting
 from align.pipeline.reward_probe import probe
 from align.pipeline.reward_report import outcomes_of
 from align.pipeline.reward_report import write_evaluation as write_reward_evaluation
@@ -21,7 +22,7 @@ from align.pipeline.run_directory import RunDirectory, locked
 from align.pipeline.sft import held_out_loss, read_splits
 from align.pipeline.texts import Texts, per_text
 from align.policy.kl import k1
-from align.policy.logprobs import response_logprobs, text_scores
+from align.policy.logprobs import response_logprobs
 from align.policy.model import (
     TokenScores,
     freeze,
@@ -104,7 +105,10 @@ def _ppo(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     reference_path = config.ppo.policy or directory.need("sft")
     reference: Any = freeze(load_causal_lm(reference_path, config.model)).to(CPU_OR_GPU)
     policy: Any = freeze(load_causal_lm(directory.final("ppo"), config.model)).to(CPU_OR_GPU)
-    reward = _token_scores(config.ppo.reward_model or directory.need("rm"), config)
+    setting = Setting(
+        config, directory, tokenizer, lambda path: _token_scores(path, config), CPU_OR_GPU
+    )
+    rewards, messages = RewardMix(setting), [prompt.messages for prompt in prompts]
     ids = [prompt.ids for prompt in prompts]
     settings, key = sampling_settings(config, tokenizer), (config.seed, EVALUATION_STEP)
     before = sample_answers(reference, ids, settings, key)
@@ -112,19 +116,21 @@ def _ppo(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     texts_before = Texts(ids, [answer.response_ids for answer in before])
     texts = Texts(ids, [answer.response_ids for answer in after])
 
-    def over(compute: Any, these: Texts) -> torch.Tensor:
-        return per_text(compute, these, config.train.micro_batch_tokens, CPU_OR_GPU)
-
     def logprobs(model: Any) -> torch.Tensor:
-        temperature = config.rollout.temperature
-        return over(lambda batch: response_logprobs(model, batch, temperature)[0], texts)
+        temperature, budget = config.rollout.temperature, config.train.micro_batch_tokens
+        return per_text(
+            lambda batch: response_logprobs(model, batch, temperature)[0],
+            texts,
+            budget,
+            CPU_OR_GPU,
+        )
 
     compared = Compared(
         prompts=prompts,
         sft=before,
-        sft_rewards=over(lambda batch: text_scores(reward, batch), texts_before).tolist(),
+        sft_rewards=rewards(texts_before, messages).total_B.tolist(),
         ppo=after,
-        ppo_rewards=over(lambda batch: text_scores(reward, batch), texts).tolist(),
+        ppo_rewards=rewards(texts, messages).total_B.tolist(),
         base=base_answers(prompts, config, tokenizer),
         kl=float(k1(logprobs(policy), logprobs(reference)).sum(dim=1).mean()),
     )

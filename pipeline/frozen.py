@@ -40,6 +40,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "sft": ("sft",),
     "feedback": ("rm",),
     "rm": ("rm",),
+    "reward": ("ppo",),
     "rollout": ("rm", "ppo"),  # simulated annotators judge sampled answers
     "ppo": ("ppo",),
     "name": (),

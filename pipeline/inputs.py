@@ -62,4 +62,7 @@ def _named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[s
         found.append(("feedback.eligibility.profiles", config.feedback.eligibility.profiles))
     if "ppo" in stages:
         found += [("ppo.policy", config.ppo.policy), ("ppo.reward_model", config.ppo.reward_model)]
+        for number, part in enumerate(config.reward.mix):
+            found += [(f"reward.mix.{number}.models", path) for path in part.models]
+            found.append((f"reward.mix.{number}.file", part.file))
     return ((key, path) for key, path in found if path is not None)

@@ -117,12 +117,10 @@ def _absolute(value: Any, annotation: Any, base: Path) -> Any:
     """`value` with every path in it made absolute; `annotation` tells which texts are paths."""
     if isinstance(value, str) and Path in alternatives(annotation):
         return _joined(base, value)
-    section = section_in(annotation)
-    if section is None:
-        return value
     if isinstance(value, list):
-        return [_absolute(entry, section, base) for entry in value]
-    if not isinstance(value, dict):
+        return [_absolute(entry, annotation, base) for entry in value]
+    section = section_in(annotation)
+    if section is None or not isinstance(value, dict):
         return value
     if all(str(name).isdecimal() for name in value):  # an override of one entry of a list
         return {name: _absolute(entry, section, base) for name, entry in value.items()}

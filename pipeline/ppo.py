@@ -62,6 +62,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     averaged = average.share if average else {}
     credit = advantage.Credit(ppo.gamma, ppo.gae_lambda, ppo.samples_per_prompt)
     count = ppo.batch_size // ppo.samples_per_prompt
+    samples_of_each = range(ppo.samples_per_prompt)
 
     with rollouts(config, models, shares) as workers:
         workers.sync(version=0)
@@ -72,21 +73,23 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
         with StageLog(directory.stage("ppo"), "ppo", ppo.steps, done) as log:
             for step in range(done, ppo.steps):
                 # 1. Prompts: the next part of an endless stream of shuffled epochs.
+                drawn = [*stream(len(train), config.seed, step * count, count)]
                 requests = [
                     SampleRequest(train[row].ids, (config.seed, step, position, sample))
-                    for position, row in stream(len(train), config.seed, step * count, count)
-                    for sample in range(ppo.samples_per_prompt)
+                    for position, row in drawn
+                    for sample in samples_of_each
                 ]
                 # 2. Answers, sampled by the workers.
                 with log.timed("rollout"):
                     samples = workers.sample(requests)
                 texts = Texts([r.prompt_ids for r in requests], [s.response_ids for s in samples])
                 mask_BT = pad_rows([[1.0] * len(s.response_ids) for s in samples])
-                # 3. Scores: the reward model's word on the whole answer.
+                # 3. Scores: the word of the reward model, or of `reward.mix`, on the whole answer.
                 with log.timed("score"):
-                    raw_scores_B = models.scores(texts)
+                    said = [train[row].messages for _, row in drawn for _ in samples_of_each]
+                    rewards = models.rewards(texts, said)
                 cut_B = torch.tensor([float(not s.finished) for s in samples])
-                adapted, scores_B = adapted.settled(raw_scores_B, cut_B, ppo)
+                adapted, scores_B = adapted.settled(rewards.total_B, cut_B, ppo)
                 # 4. Rewards: what the answer lost in drifting from the reference, by token.
                 with log.timed("logprobs"):
                     logprobs_BT, entropy_BT = models.logprobs(texts)
@@ -133,7 +136,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
 
                 metrics["kl_coef"] = adapted.kl_coef
                 adapted = adapted.after(metrics["objective/kl"], ppo)
-                metrics["reward/model"] = float(raw_scores_B.mean())
+                metrics |= rewards.metrics
                 metrics["reward/missing_eos"] = -ppo.missing_eos_penalty * float(cut_B.mean())
                 metrics |= answer_metrics(texts.responses, [s.finished for s in samples])
                 metrics["val/explained_variance"] = explained_variance(

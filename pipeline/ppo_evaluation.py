@@ -117,7 +117,8 @@ def show(
     step: int,
 ) -> float:
     """Mean reward of answers to held-out prompts; the first of them go to `samples.jsonl`."""
-    scores = models.scores(_texts(prompts, answers)).tolist()
+    messages = [prompt.messages for prompt in prompts]
+    scores = models.rewards(_texts(prompts, answers), messages).total_B.tolist()
     texts = [answer_text(models.tokenizer, one) for one in answers[:SHOWN]]
     log.samples(step, [*zip((prompt.text for prompt in prompts), texts, scores, strict=False)])
     return float(sum(scores) / len(scores))
@@ -132,14 +133,15 @@ def compare(
 ) -> Compared:
     """The policy against its reference, and against the base model for the eye."""
     texts = _texts(prompts, after)
+    messages = [prompt.messages for prompt in prompts]
     logprobs_BT, _ = models.logprobs(texts)
     kl_BT = k1(logprobs_BT, models.reference_logprobs(texts))
     return Compared(
         prompts=prompts,
         sft=before,
-        sft_rewards=models.scores(_texts(prompts, before)).tolist(),
+        sft_rewards=models.rewards(_texts(prompts, before), messages).total_B.tolist(),
         ppo=after,
-        ppo_rewards=models.scores(texts).tolist(),
+        ppo_rewards=models.rewards(texts, messages).total_B.tolist(),
         base=ranks.on_main(lambda: base_answers(prompts, config, models.tokenizer)),
         kl=float(kl_BT.sum(dim=1).mean()),
     )

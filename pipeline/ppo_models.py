@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine, frozen
+from align.pipeline.reward_mix import RewardMix, Setting, check_same_tokens, mix_identities
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
-from align.policy.logprobs import TextBatch, response_logprobs, response_values, text_scores
+from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.model import (
     TokenScores,
     add_lora,
@@ -31,7 +30,7 @@ from align.policy.places import identity_of
 
 
 class Models:
-    """Policy and critic, each under its own optimiser; reference and reward model, frozen.
+    """Policy and critic, each under its own optimiser; reference and rewards, frozen.
 
     Only generalised advantage estimation has a critic.
     """
@@ -40,12 +39,16 @@ class Models:
         policy_path = config.ppo.policy or directory.need("sft")
         reward_path = config.ppo.reward_model or directory.need("rm")
         lora, train = config.model.lora, config.train
-        self.identities = [identity_of(policy_path), identity_of(reward_path)]
+        self.identities = [
+            identity_of(policy_path),
+            identity_of(reward_path),
+            *mix_identities(config),
+        ]
         self._temperature = config.rollout.temperature
         self._budget = train.micro_batch_tokens
         check_context(policy_path, config.model, config.data.max_length)
         self.tokenizer = load_tokenizer(policy_path, config.model)
-        _check_same_tokens(self.tokenizer, reward_path, config)
+        check_same_tokens(self.tokenizer, reward_path, config)
         causal: Any = load_causal_lm(policy_path, config.model)
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
@@ -57,8 +60,12 @@ class Models:
             critic: Any = load_scalar_model(reward_path, config.model, config.seed)
             critic = TokenScores(add_lora(critic, lora, config.seed) if lora else critic)
             self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
-        reward = TokenScores(load_scalar_model(reward_path, config.model, config.seed))
-        self._reward = frozen(reward, train, self.device)
+
+        def load(path: Path) -> Any:
+            reward = TokenScores(load_scalar_model(path, config.model, config.seed))
+            return frozen(reward, train, self.device)
+
+        self.rewards = RewardMix(Setting(config, directory, self.tokenizer, load, self.device))
         # With LoRA the policy without its adapters is the reference: one copy of the weights.
         self._reference = (
             self.policy
@@ -76,10 +83,6 @@ class Models:
     def device(self) -> torch.device:
         """Where inputs belong."""
         return self.policy.device
-
-    def scores(self, texts: Texts) -> Tensor:
-        """The reward model's score of every text, (B)."""
-        return self._per_text(lambda batch: text_scores(self._reward, batch), texts)
 
     def logprobs(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the response tokens under the policy, and its entropy, (B, T)."""
@@ -108,17 +111,3 @@ class Models:
 
     def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
         return per_text(compute, texts, self._budget, self.device)
-
-
-def _check_same_tokens(
-    tokenizer: PreTrainedTokenizerBase, reward_path: Path, config: RunConfig
-) -> None:
-    """The reward model reads the very ids that the policy wrote, so they must mean the same."""
-    theirs = load_tokenizer(reward_path, config.model).get_vocab()
-    for token, index in tokenizer.get_vocab().items():
-        if theirs.get(token) != index:
-            raise UserError(
-                f"the reward model in {reward_path} has another tokenizer than the policy: "
-                f"{token!r} is {index} for the policy and {theirs.get(token)} for it. Train a "
-                "reward model from the same base, or leave out ppo.reward_model"
-            )

@@ -6,6 +6,7 @@ for mean 0 on demonstrations; Ziegler et al. 2019 (arXiv:1909.08593) for varianc
 Shapes: B demonstrations.
 """
 
+from itertools import compress
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import text_scores
 from align.policy.model import set_reward_units
-from align.reward.config import Normalize
+from align.reward.mix_config import Normalize
 
 DEMONSTRATIONS = 256
 """At most; drawn by the run's seed."""
@@ -38,7 +39,7 @@ def normalize(
     """Set the model's reward units by `rm.normalize`; `score` is its engine. On all ranks."""
     if config.rm.normalize == "none":
         return
-    texts = encoded(demonstrations(config, directory), tokenizer, config.data.max_length)
+    _, texts = demonstrations(config, directory, tokenizer)
     budget = config.train.micro_batch_tokens
     scores_B = per_text(lambda batch: text_scores(score, batch), texts, budget, score.device)
     shift, scale = units_of(scores_B, config.rm.normalize)
@@ -63,8 +64,10 @@ def units_of(scores_B: Tensor, how: Normalize) -> tuple[float, float]:
     return float(scores_B.mean()), scale
 
 
-def demonstrations(config: RunConfig, directory: RunDirectory) -> list[Example]:
-    """Some of the instructions with their answers; on all ranks."""
+def demonstrations(
+    config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Example], Texts]:
+    """Some of the instructions with their answers that fit `data.max_length`; on all ranks."""
     if not config.data.instructions:
         raise UserError(
             "normalize measures rewards on SFT demonstrations: give data.instructions, or set "
@@ -77,19 +80,15 @@ def demonstrations(config: RunConfig, directory: RunDirectory) -> list[Example]:
         )
     )
     order = epoch_order(len(examples), config.seed, epoch=0)
-    return [examples[row] for row in order[:DEMONSTRATIONS]]
-
-
-def encoded(examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Texts:
-    """Those that fit, in token ids."""
-    texts = Texts([], [])
-    for example in examples:
-        one = encode(tokenizer, example["prompt"], example["completion"])
-        if len(one.prompt_ids) + len(one.completion_ids) <= max_length:
-            texts.prompts.append(one.prompt_ids)
-            texts.responses.append(one.completion_ids)
-    if not len(texts):
+    drawn = [examples[row] for row in order[:DEMONSTRATIONS]]
+    encoded = [encode(tokenizer, one["prompt"], one["completion"]) for one in drawn]
+    longest = config.data.max_length
+    fits = [len(one.prompt_ids) + len(one.completion_ids) <= longest for one in encoded]
+    if not any(fits):
         raise UserError(
-            f"normalize: none of {len(examples)} demonstrations fits data.max_length ({max_length})"
+            f"normalize: none of {len(drawn)} demonstrations fits data.max_length ({longest})"
         )
-    return texts
+    kept = [*compress(encoded, fits)]
+    return [*compress(drawn, fits)], Texts(
+        [one.prompt_ids for one in kept], [one.completion_ids for one in kept]
+    )

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from align.data.config import Section
 from align.data.criteria import CRITERIA, is_criterion
-
-Normalize = Literal["none", "shift", "standardize"]
+from align.reward.mix_config import Normalize
 
 
 class ComparisonsConfig(Section):

@@ -16,10 +16,10 @@ from align.data.config import DataConfig, InstructionSource
 from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.export import publish
-from align.pipeline.reward_units import demonstrations, encoded, units_of
+from align.pipeline.reward_units import demonstrations, units_of
 from align.pipeline.rm import own_pad_token
 from align.pipeline.run_directory import RunDirectory
-from align.policy.config import LoRAConfig, ModelConfig
+from align.policy.config import LoRAConfig, ModelConfig, RolloutConfig
 from align.policy.logprobs import text_batch, text_scores
 from align.policy.model import TokenScores, add_lora, load_scalar_model, set_reward_units
 
@@ -87,16 +87,28 @@ def test_a_model_without_units_is_scored_as_its_head_says(tiny_scalar: TinyModel
     assert torch.allclose(TokenScores(model)(torch.tensor([[5, 6]])), (plain - 0.25) / 2)
 
 
+def with_length(max_length: int) -> RunConfig:
+    source = InstructionSource(format="demo", rows=300)
+    data = {"instructions": (source,), "max_length": max_length, "max_prompt_length": 8}
+    return RunConfig(
+        name="x", data=DataConfig.model_validate(data), rollout=RolloutConfig(max_new_tokens=1)
+    )
+
+
 def test_demonstrations_come_from_the_instructions(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    source = InstructionSource(format="demo", rows=300)
-    config = RunConfig(name="x", data=DataConfig(instructions=(source,)))
-    some = demonstrations(config, RunDirectory(tmp_path))
-    assert len(some) == 256
-    lengths = sorted(len(ids) for ids in encoded(some, tokenizer, 10_000).whole)
-    assert len(encoded(some, tokenizer, lengths[20])) >= 21
+    examples, texts = demonstrations(with_length(1000), RunDirectory(tmp_path), tokenizer)
+    assert len(examples) == len(texts) == 256
+    for example, answer in zip(examples, texts.responses, strict=True):
+        assert tokenizer.decode(answer[:-1]) == example["completion"][0]["content"]
+    limit = sorted(map(len, texts.whole))[99]
+    fitting, _ = demonstrations(with_length(limit), RunDirectory(tmp_path), tokenizer)
+    assert 100 <= len(fitting) < 256
+
+
+def test_no_demonstration_is_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match=r"none of 256 demonstrations fits data.max_length \(9\)"):
-        encoded(some, tokenizer, 9)
+        demonstrations(with_length(9), RunDirectory(tmp_path), tokenizer)
     with pytest.raises(UserError, match=r"give data\.instructions"):
-        demonstrations(RunConfig(name="x"), RunDirectory(tmp_path))
+        demonstrations(RunConfig(name="x"), RunDirectory(tmp_path), tokenizer)

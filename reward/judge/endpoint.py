@@ -27,7 +27,7 @@ from align.data.errors import DataError, UserError
 from align.data.messages import Message, sha256_of, shown
 from align.reward.judge.asking import Replies
 from align.reward.judge.letters import LETTERS
-from align.reward.judge.posting import Declined, Endpoint, Waiting, post
+from align.reward.judge.posting import Declined, Endpoint, Waiting, once_each, post
 
 TOP = 20  # the most that the API tells
 LEAST_REST = 1e-9  # probability left over, where rounding leaves none
@@ -117,7 +117,7 @@ class EndpointJudge:
         """What became of each question, as it comes; None if it had not begun at `stop`."""
         waiting: SimpleQueue[tuple[str, list[Message]]] = SimpleQueue()
         came: SimpleQueue[tuple[str, Reply | Exception | None]] = SimpleQueue()
-        tell = self._once_each()
+        tell = once_each(self.endpoint, self.tell)
 
         def work() -> None:
             with suppress(Empty):
@@ -131,18 +131,6 @@ class EndpointJudge:
             threading.Thread(target=work, daemon=True).start()
         for _ in todo:
             yield came.get()
-
-    def _once_each(self) -> Waiting:
-        """Tells of tries that failed; workers meet the same trouble at the same time."""
-        told: set[tuple[int, str]] = set()
-
-        def waiting(failed: int, reason: str, pause: float) -> None:
-            if (failed, reason) not in told:
-                told.add((failed, reason))
-                then = f"attempt {failed + 1} of {self.endpoint.tries}"
-                self.tell(f"waiting {pause:.1f} s for {self.endpoint.url}: {reason}; then {then}")
-
-        return waiting
 
     def _one(
         self, question: list[Message], letters: int, stop: threading.Event, waiting: Waiting
@@ -159,8 +147,14 @@ class EndpointJudge:
             "top_logprobs": TOP,
         }
         try:
-            text = post(self.endpoint, "chat/completions", body, stop, waiting)
-            return read_letters(_top_logprobs(text, self.endpoint), letters)
+            return post(
+                self.endpoint,
+                "chat/completions",
+                body,
+                stop,
+                lambda text: read_letters(_top_logprobs(text, self.endpoint), letters),
+                waiting,
+            )
         except Declined as error:
             return error
         except Exception as error:  # raised again where the results are read

@@ -16,14 +16,15 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message as Headers
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import IO, Any, TypeVar
 
 from pydantic import ConfigDict, Field, field_validator
 
 from align.data.config import Section
 from align.data.errors import UserError
-from align.data.messages import shown
+from align.data.urls import plain_http
+
+Reply = TypeVar("Reply")
 
 BUSY = (408, 429)  # and 5xx: the same request may succeed later
 ABOUT_THIS_REQUEST = (400, 413, 422)  # too long, or refused by a content filter; others may pass
@@ -32,15 +33,13 @@ LARGEST_REPLY = 2**24  # bytes
 CHUNK = 2**16
 
 
-class Endpoint(Section):
-    """An OpenAI-compatible server of chat completions."""
+class Server(Section):
+    """Where requests go, and how long they may take."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str
-    """Up to and with the version, such as `http://127.0.0.1:8000/v1`."""
-    model: str = Field(min_length=1)
-    """As the server calls it."""
+    """Without the last part of the path, such as `http://127.0.0.1:8000/v1`."""
     key_variable: str | None = None
     """Environment variable that holds the API key; none is sent without it."""
     workers: int = Field(default=8, gt=0)
@@ -57,14 +56,12 @@ class Endpoint(Section):
     @field_validator("url")
     @classmethod
     def _is_plain_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.username or parts.password or parts.query:  # not shown: it may be a secret
-            raise ValueError("must hold no password and no query: name a key_variable for the key")
-        plain = url.isascii() and url.isprintable() and " " not in url
-        web = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        if not plain or not web:
-            raise ValueError(f"must be like http://127.0.0.1:8000/v1, not {shown(url)}")
-        return url.rstrip("/")
+        return plain_http(url)
+
+    @property
+    def named(self) -> str:
+        """What to check where it does not know us."""
+        return f"url ({self.url})"
 
     def key(self) -> str | None:
         """The API key. Raises: UserError, without the value, if it is missing or malformed."""
@@ -82,11 +79,36 @@ Waiting = Callable[[int, str, float], None]
 """Told which try failed, why, and the seconds until the next one."""
 
 
+def once_each(server: "Server", tell: Callable[[str], None]) -> Waiting:
+    """Tells of tries that failed; workers meet the same trouble at the same time."""
+    told: set[tuple[int, str]] = set()
+
+    def waiting(failed: int, reason: str, pause: float) -> None:
+        if (failed, reason) not in told:
+            told.add((failed, reason))
+            then = f"attempt {failed + 1} of {server.tries}"
+            tell(f"waiting {pause:.1f} s for {server.url}: {reason}; then {then}")
+
+    return waiting
+
+
+class Endpoint(Server):
+    """An OpenAI-compatible server of chat completions; its url ends with the version."""
+
+    model: str = Field(min_length=1)
+    """As the server calls it."""
+
+    @property
+    def named(self) -> str:
+        """What to check where it does not know us."""
+        return f"{super().named} and model ({self.model})"
+
+
 class Declined(Exception):
     """The server does not answer this request, and may answer others; the text says why."""
 
 
-class _Busy(Exception):
+class Busy(Exception):
     """To be tried again; the text says why."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -104,41 +126,45 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def post(
-    endpoint: Endpoint, path: str, body: dict[str, Any], stop: threading.Event, waiting: Waiting
-) -> str:
-    """The server's reply. `stop`, once set, ends the waiting between tries.
+    server: Server,
+    path: str,
+    body: dict[str, Any],
+    stop: threading.Event,
+    read: Callable[[str], Reply],
+    waiting: Waiting,
+) -> Reply:
+    """What `read` makes of the server's reply; where it raises Busy the server is asked again.
 
-    Raises: Declined; UserError if the server is down, slow beyond the deadline, or refuses us.
+    `stop`, once set, ends the waiting between tries. Raises: Declined; UserError if the server is
+    down, slow or without sense beyond the deadline, or refuses us.
     """
-    key = endpoint.key()
+    key = server.key()
     request = urllib.request.Request(
-        f"{endpoint.url}/{path}",
+        f"{server.url}/{path}",
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"}
         | ({"Authorization": f"Bearer {key}"} if key else {}),
     )
-    end = time.monotonic() + endpoint.deadline
-    tries, wait = 0, endpoint.first_wait
+    end = time.monotonic() + server.deadline
+    tries, wait = 0, server.first_wait
     while True:
         tries += 1
         try:
-            return _one_try(request, endpoint, key, end)
-        except _Busy as busy:
+            return read(_one_try(request, server, key, end))
+        except Busy as busy:
             pause = max(busy.wait, wait * random.uniform(0.5, 1))  # not all workers at once
-            last = tries == endpoint.tries or time.monotonic() + pause >= end
+            last = tries == server.tries or time.monotonic() + pause >= end
             if not last:
                 waiting(tries, str(busy), pause)
             if last or stop.wait(pause):
                 raise UserError(
-                    f"{request.full_url}: no answer within {endpoint.deadline:g} s (try {tries} of "
-                    f"{endpoint.tries}: {busy}): is the server up, and quick enough?"
+                    f"{request.full_url}: no answer within {server.deadline:g} s (try {tries} of "
+                    f"{server.tries}: {busy}): is the server up, and quick enough?"
                 ) from None
         wait = min(2 * wait, LONGEST_WAIT)
 
 
-def _one_try(
-    request: urllib.request.Request, endpoint: Endpoint, key: str | None, end: float
-) -> str:
+def _one_try(request: urllib.request.Request, endpoint: Server, key: str | None, end: float) -> str:
     opener = urllib.request.build_opener(_NoRedirect)
     timeout = min(endpoint.timeout, max(end - time.monotonic(), 0.001))
     try:
@@ -148,9 +174,9 @@ def _one_try(
         with error:
             raise _refusal(error, endpoint, key) from None
     except TimeoutError:
-        raise _Busy(f"silent for {timeout:.3g} s") from None
+        raise Busy(f"silent for {timeout:.3g} s") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise _Busy(_without(key, str(error) or type(error).__name__)) from None
+        raise Busy(_without(key, str(error) or type(error).__name__)) from None
 
 
 def _read(reply: http.client.HTTPResponse, end: float) -> bytes:
@@ -159,21 +185,21 @@ def _read(reply: http.client.HTTPResponse, end: float) -> bytes:
     while chunk := reply.read1(CHUNK):
         received += chunk
         if len(received) > LARGEST_REPLY:
-            raise _Busy(f"a reply of more than {LARGEST_REPLY} bytes")
+            raise Busy(f"a reply of more than {LARGEST_REPLY} bytes")
         if time.monotonic() > end:
-            raise _Busy("a reply that does not end")
+            raise Busy("a reply that does not end")
     return bytes(received)
 
 
-def _refusal(error: urllib.error.HTTPError, endpoint: Endpoint, key: str | None) -> Exception:
+def _refusal(error: urllib.error.HTTPError, endpoint: Server, key: str | None) -> Exception:
     """What an HTTP status means to us."""
     reason = f"HTTP {error.code} {_reason(error, key)}".strip()
     if error.code in BUSY or error.code >= 500:
         asked = error.headers.get("Retry-After", "")
-        return _Busy(reason, float(asked) if asked.isdecimal() else 0.0)
+        return Busy(reason, float(asked) if asked.isdecimal() else 0.0)
     if error.code in ABOUT_THIS_REQUEST:
         return Declined(reason)
-    remedy = f"check url ({endpoint.url}) and model ({endpoint.model})"
+    remedy = f"check {endpoint.named}"
     if error.code in (401, 403):
         remedy = f"check the API key in {endpoint.key_variable or 'key_variable, which is not set'}"
     elif error.code < 400:

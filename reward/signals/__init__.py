@@ -1,0 +1,1 @@
+"""What an answer may be rewarded for beside the word of a reward model."""

@@ -65,7 +65,7 @@ def response_logprobs(
     positions_K = torch.arange(first, length - 1, device=batch.ids_BL.device)
     output = model(input_ids=batch.ids_BL, use_cache=False, logits_to_keep=positions_K)
     targets_BK = batch.ids_BL[:, first + 1 :]
-    logprobs_BK, entropy_BK = _TargetLogprobs.apply(
+    logprobs_BK, entropy_BK = _TargetLogprobs.apply(  # type: ignore[no-untyped-call]
         output.logits, targets_BK, temperature, with_entropy
     )
     return _align(logprobs_BK, batch, first), _align(entropy_BK, batch, first)
@@ -99,7 +99,7 @@ class _TargetLogprobs(torch.autograd.Function):
         return logprobs_BK, entropy_BK
 
     @staticmethod
-    def backward(ctx: Any, slope_BK: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope_BK: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         """(1 at the token - softmax) / T, times what comes from above."""
         logits_BKV, targets_BK, normaliser_BK = ctx.saved_tensors
         gradient_BKV = torch.empty_like(logits_BKV)

@@ -21,6 +21,7 @@ def pair(name: str, target_prob: float) -> Pair:
         "feedback_ids": [f"f-{name}"],
         "annotator_ids": ["ann"],
         "feedback_kind": "ranking",
+        "agreement": None,
     }
     return Pair(0, 1, target_prob, target_prob, 0.0, 1.0, row)
 
@@ -32,9 +33,10 @@ def test_labels_that_a_model_thinks_wrong_are_listed_worst_first(tmp_path: Path)
     outcomes = [
         Outcome(gap, one.target_prob) for gap, one in zip(gaps.values(), pairs, strict=True)
     ]
+    texts = Texts([[5], [5]], [[6, 7], [8]])
     (tmp_path / "rm").mkdir()
     write_evaluation(
-        RunDirectory(tmp_path), outcomes, [Group(Texts([], []), pairs)], default_config("x", ())
+        RunDirectory(tmp_path), outcomes, [Group(texts, pairs, [])], default_config("x", ())
     )
     listed = (tmp_path / "rm" / "disagreements.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in listed]

@@ -143,7 +143,7 @@ class Largest(TorchDispatchMode):
     """How many tensors of at least so many elements were made, by operation."""
 
     def __init__(self, elements: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._elements = elements
         self.made: list[str] = []
 

@@ -216,7 +216,9 @@ def test_waiting_is_told_with_the_reason_and_the_attempt_and_once_for_all_worker
     assert not judge.ask(QUESTIONS[:workers], letters=2).problems
     assert told[0].startswith("waiting 0.0 s for http://127.0.0.1:")
     assert told[0].endswith("/v1: HTTP 503 warming up; then attempt 2 of 5")
-    assert told[-1].endswith("then attempt 3 of 5") and len(told) == len(set(told)) <= 4
+    # Who asks last may meet more than its share of the refusals.
+    assert any(line.endswith("then attempt 3 of 5") for line in told)
+    assert len(told) == len(set(told)) <= 4
 
 
 def test_a_question_is_sent_so_many_times_and_no_more(serve: Serve, tmp_path: Path) -> None:

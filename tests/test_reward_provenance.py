@@ -81,17 +81,19 @@ def ranking(chance: random.Random, size: int, rule: str) -> Record:
 
 
 def question(chance: random.Random, size: int, rule: str) -> Record:
-    answers = [
+    asked = [
         {
             "question_id": f"q{number}",
             "criterion": chance.choice(["helpful", "honest"]),
-            "option": "",
-            "value": chance.choice([0.0, 0.3, 1.0]),
             "weight": chance.choice([0.0, 0.5, 7.0]),
             "gate": number == 2,
         }
-        for _ in range(size)
         for number in range(3)
+    ]
+    values = [chance.choice([0.0, 0.3, 1.0]) for _ in range(3 * size)]
+    answers = [
+        one | {"option": str(value), "value": value}
+        for one, value in zip(asked * size, values, strict=True)
     ]
     overall = chance.randint(-2, 2) if size == 2 else None
     return {"questionnaire_version": "1", "answers": answers, "overall": overall}

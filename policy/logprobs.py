@@ -65,9 +65,8 @@ def response_logprobs(
     positions_K = torch.arange(first, length - 1, device=batch.ids_BL.device)
     output = model(input_ids=batch.ids_BL, use_cache=False, logits_to_keep=positions_K)
     targets_BK = batch.ids_BL[:, first + 1 :]
-    logprobs_BK, entropy_BK = _TargetLogprobs.apply(  # type: ignore[no-untyped-call]
-        output.logits, targets_BK, temperature, with_entropy
-    )
+    pick: Any = _TargetLogprobs.apply
+    logprobs_BK, entropy_BK = pick(output.logits, targets_BK, temperature, with_entropy)
     return _align(logprobs_BK, batch, first), _align(entropy_BK, batch, first)
 
 

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from align.data.batches import Item, fingerprint
 from align.data.chat import encode
-from align.data.errors import UserError
+from align.data.errors import DataError, UserError
 from align.data.messages import sha256_of
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
@@ -17,6 +17,7 @@ from align.pipeline.progress import note
 from align.pipeline.texts import Texts
 from align.reward.annotators.noise import smoothed
 
+GRADED = ("question", "rule")  # kinds that judge each answer by itself, on a scale of 0 to 1
 RANKED = ("ranking", "best_of")  # kinds in which one person saw all the answers at once
 
 Preference = dict[str, Any]
@@ -59,6 +60,8 @@ class Group:
     pairs: list[Pair]
     choices: list[Choice]
     """What training reads in place of the pairs, under `rm.rankings`; else empty."""
+    qualities: dict[int, float] = field(default_factory=dict)
+    """What people said of single answers, 0 bad to 1 good, by place; for the auxiliary head."""
 
     @property
     def longest(self) -> int:
@@ -84,6 +87,7 @@ def encode_groups(
     splits: dict[str, list[Group]] = {"train": [], "test": []}
     lost = 0
     for members in grouped.values():
+        _check_whole(members)
         group = _encode_group(members, tokenizer, config)
         lost += len(members) - len(group.pairs)
         if group.pairs:
@@ -99,6 +103,17 @@ def encode_groups(
                 f"({config.data.held_out})"
             )
     return splits["train"], splits["test"]
+
+
+def _check_whole(members: list[Preference]) -> None:
+    """A part of a group would weigh less than others, and teach another loss."""
+    first = members[0]
+    if len(members) != first["group_size"]:
+        raise DataError(
+            f"rm/pairs.parquet: group {first['group_id']} has {len(members)} of its "
+            f"{first['group_size']} pairs, so it was broken across files: put its rows together, "
+            "or convert the feedback again"
+        )
 
 
 def fingerprint_of(groups: Sequence[Group]) -> str:
@@ -148,7 +163,18 @@ def _encode_group(
         )
         for row in kept
     ]
-    return Group(texts, pairs, _choices(pairs, config.rm.rankings))
+    return Group(texts, pairs, _choices(pairs, config.rm.rankings), _qualities(pairs))
+
+
+def _qualities(pairs: list[Pair]) -> dict[int, float]:
+    """Scores by questionnaire or rule; a failed gate may lie below all scores, and is 0."""
+    found: dict[int, float] = {}
+    for pair in pairs:
+        for side, place in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            score = pair.row[f"score_{side}"]
+            if pair.row["feedback_kind"] in GRADED and score is not None:
+                found[place] = min(1.0, max(0.0, score))
+    return found
 
 
 def _choices(pairs: list[Pair], rankings: str) -> list[Choice]:
@@ -204,4 +230,5 @@ def _part(group: Group, pairs: list[Pair]) -> Group:
     moved = [
         replace(pair, chosen=place[pair.chosen], rejected=place[pair.rejected]) for pair in pairs
     ]
-    return Group(texts, moved, [])
+    qualities = {place[old]: x for old, x in group.qualities.items() if old in place}
+    return Group(texts, moved, [], qualities)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from align.data.errors import UserError
 from align.data.messages import Message, shown
@@ -23,6 +23,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.feedback_judge import local_judge
 from align.pipeline.progress import note
 from align.pipeline.reward_units import demonstrations, units_of
+from align.pipeline.rule_classifier import classifier_folder, question_texts
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import text_scores
@@ -32,7 +33,9 @@ from align.reward.judge.asking import Judge
 from align.reward.judge.endpoint import EndpointJudge
 from align.reward.judge.posting import Endpoint, Server
 from align.reward.judge.rubric import load_rubric
+from align.reward.loss import compliance
 from align.reward.mix_config import RewardPart
+from align.reward.rule_questions import question
 from align.reward.signals.exchange import Exchange
 from align.reward.signals.functions import function_scores, load_function
 from align.reward.signals.judged import judge_scores
@@ -168,6 +171,35 @@ def _judge(part: RewardPart, setting: Setting) -> Scorer:
     return _on_main(scores)
 
 
+def _rules(part: RewardPart, setting: Setting) -> Scorer:
+    path = part.models[0] if part.models else classifier_folder(setting.directory)
+    if not path.is_dir():
+        raise UserError(
+            f"reward {part.label}: no rule classifier in {path}: set rm.rule_classifier to true "
+            "and run `--stage rm`, or name one in `models`"
+        )
+    known = AutoConfig.from_pretrained(path).to_dict().get("rules", {})
+    if unknown := [rule for rule in part.rules if rule not in known]:
+        raise UserError(
+            f"reward {part.label}: the classifier in {path} never learnt rule {unknown[0]}; it "
+            f"knows {', '.join(sorted(known)) or 'none'}"
+        )
+    tokenizer = load_tokenizer(path, setting.config.model)
+    model, budget = setting.load(path), setting.config.train.micro_batch_tokens
+
+    def score(_: Texts, exchanges: list[Exchange]) -> Tensor:
+        asked = [
+            question(one.prompt, one.answer, known[rule])
+            for rule in part.rules
+            for one in exchanges
+        ]
+        texts = question_texts(asked, tokenizer)
+        logits = per_text(partial(text_scores, model), texts, budget, setting.device)
+        return compliance(logits.view(len(part.rules), len(exchanges)))
+
+    return score
+
+
 def _length(part: RewardPart, _: Setting) -> Scorer:
     assert part.longest is not None  # the config demands it
     longest = part.longest
@@ -179,6 +211,7 @@ SCORERS: dict[str, Callable[[RewardPart, Setting], Scorer]] = {
     "function": _function,
     "server": _server,
     "judge": _judge,
+    "rules": _rules,
     "length": _length,
 }
 

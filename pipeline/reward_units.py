@@ -6,11 +6,13 @@ for mean 0 on demonstrations; Ziegler et al. 2019 (arXiv:1909.08593) for varianc
 Shapes: B demonstrations.
 """
 
+from collections.abc import Callable
 from itertools import compress
-from typing import Any
 
+import torch
+from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align.data.batches import epoch_order
 from align.data.chat import encode
@@ -30,18 +32,19 @@ DEMONSTRATIONS = 256
 
 
 def normalize(
-    model: Any,
-    score: Any,
+    model: PreTrainedModel | PeftModel,
+    scores: Callable[[Tensor], Tensor],
+    device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
     config: RunConfig,
     directory: RunDirectory,
 ) -> None:
-    """Set the model's reward units by `rm.normalize`; `score` is its engine. On all ranks."""
+    """Set the model's reward units by `rm.normalize`; `scores` are of its tokens. On all ranks."""
     if config.rm.normalize == "none":
         return
     _, texts = demonstrations(config, directory, tokenizer)
     budget = config.train.micro_batch_tokens
-    scores_B = per_text(lambda batch: text_scores(score, batch), texts, budget, score.device)
+    scores_B = per_text(lambda batch: text_scores(scores, batch), texts, budget, device)
     shift, scale = units_of(scores_B, config.rm.normalize)
     set_reward_units(model, shift=shift, scale=scale)
 

@@ -11,8 +11,7 @@ every group weighs the same. Held-out prompts tell how far to trust the result:
 
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
 
 from align.data.batches import epoch_order
 from align.pipeline import ranks
@@ -27,16 +26,19 @@ from align.pipeline.progress import note
 from align.pipeline.reward_report import outcomes_of, write_evaluation
 from align.pipeline.reward_units import normalize
 from align.pipeline.rm_update import check_packing, train_on
+from align.pipeline.rule_classifier import train_rule_classifier
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
 from align.policy.model import (
     TokenScores,
+    TwoHeads,
     add_lora,
     check_context,
     load_scalar_model,
     load_tokenizer,
     set_reward_units,
 )
+from align.policy.pad_token import own_pad_token
 from align.policy.places import identity_of
 from align.reward.reliability import Outcome, summarise
 
@@ -47,6 +49,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     check_context(source, config.model, config.data.max_length)
     tokenizer = load_tokenizer(source, config.model)
     pairs = ranks.on_main(lambda: collect(config, directory, source, tokenizer))
+    if config.rm.rule_classifier:
+        train_rule_classifier(config, directory, source, tokenizer)
     train, held_out = encode_groups(pairs, tokenizer, config)
     if ranks.is_main():
         note(f"{_pairs(train)} pairs in {len(train)} groups to learn, {_pairs(held_out)} held out")
@@ -58,7 +62,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
         model = add_lora(model, config.model.lora, config.seed)
     per_epoch = -(-len(train) // config.rm.batch_size)
     steps = config.rm.epochs * per_epoch
-    engine = Engine(TokenScores(model), config.rm.learning_rate, steps, config.train)
+    heads = TwoHeads if config.rm.auxiliary else TokenScores
+    engine = Engine(heads(model), config.rm.learning_rate, steps, config.train)
 
     engines = {"reward": engine.deepspeed}
     who_counts = config.feedback.annotators, config.feedback.eligibility.profiles
@@ -68,8 +73,12 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     checkpoints.restore(engines)
     check_packing(train, engine, config)
 
+    def scores(ids_BL: Tensor) -> Tensor:
+        outputs: Tensor = engine(ids_BL)
+        return outputs[..., 0] if config.rm.auxiliary else outputs
+
     def judge() -> list[Outcome]:
-        return outcomes_of(engine, held_out, config.train.micro_batch_tokens, engine.device)
+        return outcomes_of(scores, held_out, config.train.micro_batch_tokens, engine.device)
 
     with StageLog(directory.stage("rm"), "rm", steps, checkpoints.steps_done) as log:
         for step in range(checkpoints.steps_done, steps):
@@ -88,26 +97,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     judged = judge()
     if ranks.is_main():
         write_evaluation(directory, judged, held_out, config)
-    normalize(model, engine, tokenizer, config, directory)
+    normalize(model, scores, engine.device, tokenizer, config, directory)
     publish(model, tokenizer, config, "rm", directory.final("rm"))
-
-
-def own_pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Give tokenizer and model a pad token that is not EOS.
-
-    Stock classes read the score at the last id that is not the pad id: with pad == eos that is
-    the token before EOS (huggingface/trl#3091).
-    """
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        tokenizer.add_special_tokens({"pad_token": "<|align_pad|>"})
-    if len(tokenizer) > model.config.vocab_size:
-        known = model.config.vocab_size
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        # Nobody attends to padding. Random rows, which LoRA freezes, would not come back on resume.
-        embeddings: Any = model.get_input_embeddings()
-        with torch.no_grad():
-            embeddings.weight[known:] = 0
-    model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _pairs(groups: list[Group]) -> int:

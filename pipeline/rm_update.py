@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from align.data.batches import micro_batches
 from align.data.errors import UserError
@@ -39,8 +40,11 @@ def train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str
             engine.backward(0 * text_scores(engine, empty_batch(engine.device)).sum())
             continue
         mine = [groups[index] for index in batch]
-        scores_B = group_scores(mine, engine, config)
+        scores_B, auxiliary_B = group_scores(mine, engine, config)
         loss = groups_loss(mine, scores_B, config)
+        if auxiliary_B is not None:
+            share = config.rm.auxiliary
+            loss = (1 - share) * loss + share * auxiliary_loss(mine, auxiliary_B)
         engine.backward(loss / len(groups))
         loss_sum += loss.detach().cpu()
         outcomes += outcomes_in(mine, scores_B.tolist())
@@ -53,8 +57,15 @@ def train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str
     }
 
 
-def group_scores(groups: list[Group], engine: Engine, config: RunConfig) -> Tensor:
-    """The score of every answer of the groups, (B)."""
+def group_scores(
+    groups: list[Group], engine: Engine, config: RunConfig
+) -> tuple[Tensor, Tensor | None]:
+    """The score of every answer of the groups, and the logit of an auxiliary head, both (B)."""
+    outputs = _outputs(groups, engine, config)
+    return (outputs, None) if outputs.dim() == 1 else (outputs[:, 0], outputs[:, 1])
+
+
+def _outputs(groups: list[Group], engine: Engine, config: RunConfig) -> Tensor:
     texts = Texts(
         [ids for group in groups for ids in group.texts.prompts],
         [ids for group in groups for ids in group.texts.responses],
@@ -72,7 +83,7 @@ def check_packing(groups: list[Group], engine: Engine, config: RunConfig) -> Non
     some = groups[:2]
     apart = config.model_copy(update={"rm": config.rm.model_copy(update={"packing": False})})
     with torch.no_grad():
-        packed_B, padded_B = (group_scores(some, engine, how) for how in (config, apart))
+        packed_B, padded_B = (group_scores(some, engine, how)[0] for how in (config, apart))
     tolerance = 1e-3 if config.train.precision == "fp32" else 0.1
     if not torch.allclose(packed_B, padded_B, rtol=tolerance, atol=tolerance):
         raise UserError(
@@ -91,12 +102,30 @@ def groups_loss(groups: list[Group], scores_B: Tensor, config: RunConfig) -> Ten
         for pair in group.pairs:
             places.append((first + pair.chosen, first + pair.rejected))
             numbers.append((pair.learnt_prob, pair.margin, pair.weight, learnt))
-    chosen_P, rejected_P = scores_B[torch.tensor(places, device=device).T].unbind()
+    chosen, rejected = torch.tensor(places, device=device).T.unbind()
+    chosen_P, rejected_P = scores_B[chosen], scores_B[rejected]
     target_P, margin_P, weight_P, learnt_P = torch.tensor(numbers, device=device).T.unbind()
     preference_P = learnt_P * preference_loss(chosen_P, rejected_P, target_P, margin_P)
     centering_P = config.rm.centering_coef * centering_loss(chosen_P, rejected_P)
     pairs = (weight_P * (preference_P + centering_P)).sum()
     return pairs + _choices_loss(groups, scores_B)
+
+
+def auxiliary_loss(groups: list[Group], logits_B: Tensor) -> Tensor:
+    """Cross-entropy with what people said of single answers: a mean over each group's, summed.
+
+    A group without such judgements adds nothing. Source: the auxiliary loss of GopherCite (Menick
+    et al. 2022, arXiv:2203.11147), which predicts whether an answer is supported and plausible.
+    """
+    total = 0 * logits_B.sum()
+    for group, first in zip(groups, _starts(groups), strict=True):
+        if group.qualities:
+            places = torch.tensor([first + place for place in group.qualities])
+            quality = logits_B.new_tensor([*group.qualities.values()])
+            total = total + binary_cross_entropy_with_logits(
+                logits_B[places.to(logits_B.device)], quality
+            )
+    return total
 
 
 def _choices_loss(groups: list[Group], scores_B: Tensor) -> Tensor:

@@ -118,9 +118,10 @@ def response_values(critic: Callable[[Tensor], Tensor], batch: TextBatch) -> Ten
 
 
 def text_scores(model: Callable[[Tensor], Tensor], batch: TextBatch) -> Tensor:
-    """The scalar read at each text's last real token, (B)."""
+    """The scalar read at each text's last real token, (B); of several heads, (B, heads)."""
     scores_BL = model(batch.ids_BL)
-    return scores_BL.gather(1, batch.last_B[:, None]).squeeze(1).float()
+    rows_B = torch.arange(len(scores_BL), device=scores_BL.device)
+    return scores_BL[rows_B, batch.last_B].float()
 
 
 def _align(x_BK: Tensor, batch: TextBatch, first: int) -> Tensor:

@@ -111,15 +111,41 @@ class TokenScores(nn.Module):
 
     def forward(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
         """Scores (B, L); positions tell packed texts apart."""
-        # Adapters live inside the base model's own layers.
-        model: Any = (
-            self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        )
-        hidden_BLD = model.base_model(
+        return self.rewards(self.hidden(ids_BL, positions_BL))
+
+    def hidden(self, ids_BL: Tensor, positions_BL: Tensor | None) -> Tensor:
+        """The last hidden states, (B, L, D)."""
+        hidden_BLD: Tensor = self._inner.base_model(
             input_ids=ids_BL, position_ids=positions_BL, use_cache=False
         ).last_hidden_state
-        scores_BL1: Tensor = model.get_submodule("score")(hidden_BLD)
+        return hidden_BLD
+
+    def rewards(self, hidden_BLD: Tensor) -> Tensor:
+        """What the model's own head makes of hidden states, in its units, (B, L)."""
+        scores_BL1: Tensor = self._inner.get_submodule("score")(hidden_BLD)
         return (scores_BL1.squeeze(-1) - self.shift) / self.scale
+
+    @property
+    def _inner(self) -> Any:
+        # Adapters live inside the base model's own layers.
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+class TwoHeads(TokenScores):
+    """A second scalar for every token, by a head that only training has (GopherCite)."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        super().__init__(model)
+        self.auxiliary = nn.Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(self.auxiliary.weight)
+        nn.init.zeros_(self.auxiliary.bias)
+
+    def forward(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
+        """Reward and auxiliary logit, (B, L, 2)."""
+        hidden_BLD = self.hidden(ids_BL, positions_BL)
+        return torch.stack(
+            [self.rewards(hidden_BLD), self.auxiliary(hidden_BLD).squeeze(-1)], dim=-1
+        )
 
 
 def add_lora(model: PreTrainedModel, lora: LoRAConfig, seed: int) -> PeftModel:

@@ -52,6 +52,6 @@ def packed_batch(
 
 
 def packed_scores(model: Callable[[Tensor, Tensor], Tensor], batch: PackedBatch) -> Tensor:
-    """The scalar read at each text's last token, (B)."""
+    """The scalar read at each text's last token, (B); of several heads, (B, heads)."""
     scores_RL = model(batch.ids_RL, batch.positions_RL)
     return scores_RL[batch.row_B, batch.last_B].float()

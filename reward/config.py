@@ -163,6 +163,12 @@ class RewardConfig(Section):
     normalize: Normalize = "none"
     """After training, shift rewards so that SFT demonstrations (`data.instructions`) have mean 0,
     or standardize them to standard deviation 1 as well. The model's config keeps both numbers."""
+    auxiliary: float = Field(default=0, ge=0, lt=1)
+    """Share of the loss that teaches a second head the scores of single answers, as questionnaires
+    and rule judgements gave them (GopherCite: 0.5). The head is not published."""
+    rule_classifier: bool = False
+    """Also train a classifier of broken rules on the rule judgements, `rm/rules/final`, for the
+    part `rules` of `reward.mix`."""
     packing: bool = True
     """Put several answers into a row without padding; they never attend to each other."""
     model: Path | None = None

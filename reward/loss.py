@@ -2,12 +2,12 @@
 
 Every loss reads score differences alone, so the derivatives by the scores of a prompt sum to 0.
 
-Shapes: P preference pairs, B answers, S choices of one answer among several.
+Shapes: P preference pairs, B answers, S choices of one answer among several, R rules.
 """
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 
 def preference_loss(
@@ -43,3 +43,17 @@ def centering_loss(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
     Source: Eisenstein et al. 2023 (arXiv:2312.09244), section 3.
     """
     return (chosen_P + rejected_P) ** 2
+
+
+def violation_loss(logits_B: Tensor, severity_B: Tensor) -> Tensor:
+    """Cross-entropy of p = sigmoid(logit), that a rule is broken, with (severity - 1) / 4.
+
+    Severity goes from 1, clearly follows, to 5, clearly breaks. Source: Glaese et al. 2022
+    (Sparrow, arXiv:2209.14375); the scale is ours.
+    """
+    return binary_cross_entropy_with_logits(logits_B, (severity_B - 1) / 4, reduction="none")
+
+
+def compliance(logits_RB: Tensor) -> Tensor:
+    """Mean over the rules of log(1 - p broken), (B): 0 where all rules are surely kept."""
+    return logsigmoid(-logits_RB).mean(dim=0)

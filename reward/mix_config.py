@@ -9,13 +9,14 @@ from align.data.config import Section
 from align.data.urls import plain_http
 
 Normalize = Literal["none", "shift", "standardize"]
-PartKind = Literal["model", "function", "server", "judge", "length"]
+PartKind = Literal["model", "function", "server", "judge", "rules", "length"]
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "model": (),
     "function": ("function",),
     "server": ("url",),
     "judge": ("rubric", "judge"),
+    "rules": ("rules",),
     "length": ("longest",),
 }
 TAKEN: dict[str, tuple[str, ...]] = {
@@ -23,6 +24,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "function": ("file",),
     "server": ("key_variable", "timeout", "deadline", "batch_size"),
     "judge": ("url", "key_variable", "timeout", "deadline", "prompt_class"),
+    "rules": ("models",),
     "length": (),
 }
 SHARED = ("kind", "name", "weight", "normalize", "least")
@@ -32,8 +34,8 @@ class RewardPart(Section):
     """One part of the reward of an answer."""
 
     kind: PartKind
-    """A reward model, a Python function, a server, a judge model, or a penalty for each token
-    above a length."""
+    """A reward model, a Python function, a server, a judge model, a classifier of broken rules, or
+    a penalty for each token above a length."""
     name: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     """PPO reports its mean as `reward/NAME`; the kind if not given."""
     weight: float = 1.0
@@ -43,7 +45,8 @@ class RewardPart(Section):
     least: float | None = None
     """A gate: an answer with less of this part gets `reward.gated` and nothing of the sum."""
     models: tuple[Path, ...] = ()
-    """Reward models to use instead of the run's own, as an ensemble if several."""
+    """Reward models to use instead of the run's own, as an ensemble if several; of `rules`, one
+    classifier to use instead of the run's own."""
     uncertainty: float = Field(default=0, ge=0)
     """Of an ensemble: what the variance of its scores takes off their mean."""
     function: str | None = None
@@ -68,6 +71,8 @@ class RewardPart(Section):
     """The judge's folder, or its name at `url`."""
     prompt_class: Literal["harmful", "benign", "unknown"] = "unknown"
     """What the rubric is to take the prompts for."""
+    rules: tuple[str, ...] = ()
+    """Ids of rules that the classifier learnt: the reward is the mean of log(1 - p broken)."""
     longest: int | None = Field(default=None, gt=0)
     """Tokens of an answer that cost nothing; each further one costs 1."""
 
@@ -93,6 +98,8 @@ class RewardPart(Section):
             raise ValueError(f"kind: {self.kind} needs `{missing[0]}`")
         if strange := sorted(given - set(needed) - set(TAKEN[self.kind])):
             raise ValueError(f"kind: {self.kind} takes no `{strange[0]}`")
+        if self.kind == "rules" and len(self.models) > 1:
+            raise ValueError(f"kind: rules takes one classifier, not {len(self.models)}")
         if self.uncertainty and len(self.models) < 2:
             raise ValueError(
                 f"uncertainty ({self.uncertainty}) needs an ensemble, and `models` names "

@@ -126,6 +126,21 @@ def length_bias(outcomes: Sequence[Outcome], longer_by: Sequence[int]) -> Length
     )
 
 
+def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
+    """Chance that a positive case scores higher than a negative one, ties half; None without both.
+
+    By ranks (Mann and Whitney 1947).
+    """
+    score_N, positive_N = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
+    count = int(positive_N.sum())
+    others = len(positive_N) - count
+    if not count or not others:
+        return None
+    _, group_N, size_G = np.unique(score_N, return_inverse=True, return_counts=True)
+    rank_N = (np.cumsum(size_G) - (size_G - 1) / 2)[group_N]
+    return float((rank_N[positive_N].sum() - count * (count + 1) / 2) / (count * others))
+
+
 def wilson(successes: float, n: int) -> Share:
     """Wilson's score interval (Wilson 1927), which stays sensible at 0, at 1 and for small n."""
     assert n > 0

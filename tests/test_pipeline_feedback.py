@@ -79,7 +79,7 @@ def loss_of(target_prob: float, noise_prob: float) -> float:
     pair = Pair(0, 1, target_prob, smoothed(target_prob, noise_prob), 0.0, 1.0, {})
     group = Group(Texts([[1], [1]], [[17], [9]]), [pair], [])
     config = RunConfig(name="x", rm=RewardConfig(centering_coef=0, packing=False))
-    scores_B = group_scores([group], cast(Engine, Scores()), config)
+    scores_B, _ = group_scores([group], cast(Engine, Scores()), config)
     (outcome,) = outcomes_in([group], scores_B.tolist())
     assert outcome.target_prob == target_prob  # accuracy is measured by the votes
     return float(groups_loss([group], scores_B, config))

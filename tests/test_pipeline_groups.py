@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.chat import encode
 from align.data.config import DataConfig
-from align.data.errors import UserError
+from align.data.errors import DataError, UserError
 from align.data.messages import assistant, user
 from align.pipeline.config import RunConfig, TrainConfig
 from align.pipeline.groups import Group, Preference, encode_groups, fingerprint_of
@@ -39,6 +39,7 @@ def rows_of(
     return [
         {
             "group_id": group_id,
+            "group_size": len(pairs),
             "feedback_kind": "ranking",
             "split": split,
             "prompt": user("Hi"),
@@ -48,6 +49,8 @@ def rows_of(
             "rejected_id": f"{worse}",
             "target_prob": 0.5 if worse == better + 1 else 1.0,
             "margin": float(worse - better),
+            "score_chosen": None,
+            "score_rejected": None,
             "noise_prob": None,
             "weight": 1 / len(pairs),
             "group_weight": group_weight,
@@ -119,6 +122,15 @@ def test_an_answer_that_is_too_long_leaves_its_group_and_the_rest_keeps_its_weig
     ]
     assert [pair.weight for pair in group.pairs] == pytest.approx([0.5 / 3] * 3)
     assert "3 pairs left out" in capsys.readouterr().out
+
+
+def test_a_group_that_was_broken_across_files_is_refused(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    rows = rows_of(ANSWERS[:3], "broken")
+    with pytest.raises(DataError, match="group broken has 2 of its 3 pairs") as caught:
+        train_groups(rows[1:], tokenizer, settings())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_group_without_pairs_is_left_out(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -209,6 +221,17 @@ def test_where_people_disagree_or_nobody_ranked_pairs_are_learnt(
     for rows in (doubtful, battles):
         (group,) = train_groups(rows, tokenizer, ranked("plackett_luce"))
         assert group.choices == [] and len(group.pairs) == 3
+
+
+def test_what_people_said_of_single_answers_is_kept_for_the_auxiliary_head(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    scored = {"feedback_kind": "question", "score_chosen": 0.8, "score_rejected": -1.0}
+    (group,) = train_groups([rows_of(ANSWERS[:2])[0] | scored], tokenizer, settings())
+    assert group.qualities == {0: 0.8, 1: 0.0}
+    battle = scored | {"feedback_kind": "comparison"}
+    (group,) = train_groups([rows_of(ANSWERS[:2])[0] | battle], tokenizer, settings())
+    assert group.qualities == {}
 
 
 def test_a_group_of_choices_is_never_cut(tokenizer: PreTrainedTokenizerBase) -> None:

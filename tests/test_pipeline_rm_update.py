@@ -14,9 +14,16 @@ from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
 from align.pipeline.groups import Choice, Group, Pair
-from align.pipeline.rm_update import group_scores, groups_loss, outcomes_in, train_on
+from align.pipeline.rm_update import (
+    auxiliary_loss,
+    check_packing,
+    group_scores,
+    groups_loss,
+    outcomes_in,
+    train_on,
+)
 from align.pipeline.texts import Texts
-from align.policy.model import TokenScores
+from align.policy.model import TokenScores, TwoHeads
 
 pytestmark = [
     pytest.mark.usefixtures("one_rank"),
@@ -117,7 +124,7 @@ def test_each_answer_goes_through_the_model_once(tiny_scalar: TinyModel, packing
     model.base_model.register_forward_pre_hook(
         lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True
     )
-    scores = group_scores([group], engine, config)
+    scores, _ = group_scores([group], engine, config)
     assert len(group.pairs) == 36 and scores.shape == (9,) and len(seen) == 1
     prompts = sum(int((ids[:, :-1] == 5)[ids[:, 1:] == 6].sum()) for ids in seen)
     assert prompts == 9
@@ -175,7 +182,7 @@ def fitted(
     gaps = []
     for part in (groups, held_out):
         with torch.no_grad():
-            scores = group_scores(part, engine, config).tolist()
+            scores = group_scores(part, engine, config)[0].tolist()
         gaps.append([outcome.gap for outcome in outcomes_in(part, scores)])
     return gaps[0], gaps[1]
 
@@ -248,5 +255,62 @@ def test_the_score_reads_the_prompt_too(tiny_scalar: TinyModel) -> None:
     engine = engine_of(tiny_scalar("llama"), config)
     one, other = ranking([[9, 8], [7]], prompt=[5, 6]), ranking([[9, 8], [7]], prompt=[5, 11])
     with torch.no_grad():
-        first, second = group_scores([one, other], engine, config).view(2, 2)
+        first, second = group_scores([one, other], engine, config)[0].view(2, 2)
     assert (first - second).abs().min() > 1e-3
+
+
+def graded(answers: list[list[int]], qualities: dict[int, float]) -> Group:
+    plain = ranking(answers)
+    return Group(plain.texts, plain.pairs, [], qualities)
+
+
+def test_the_auxiliary_loss_by_hand() -> None:
+    logits = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
+    groups = [graded([[1]] * 3, {0: 1.0, 2: 0.25}), graded([[1]] * 2, {})]
+
+    def entropy(logit: float, target: float) -> float:
+        good = 1 / (1 + math.exp(-logit))
+        return -target * math.log(good) - (1 - target) * math.log(1 - good)
+
+    expected = (entropy(0.5, 1.0) + entropy(2.0, 0.25)) / 2
+    assert auxiliary_loss(groups, logits).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_auxiliary_head_learns_beside_the_reward(
+    small_steps: Callable[[], PreTrainedModel], packing: bool
+) -> None:
+    config = settings(auxiliary=0.5, learning_rate=5e-3, packing=packing)
+    groups = [graded(group.texts.responses, {0: 1.0, 1: 0.0}) for group in rule_pairs(48, 1)]
+    model = TwoHeads(small_steps())
+    engine = Engine(model, config.rm.learning_rate, 25, config.train)
+    for step in range(25):
+        train_on(groups, engine, config)
+        if step == 0:
+            assert model.auxiliary.weight.grad is not None
+            assert float(model.auxiliary.weight.grad.abs().max()) > 0
+        engine.step(step)
+    with torch.no_grad():
+        scores, logits = group_scores(groups, engine, config)
+    assert logits is not None
+    said = logits.view(-1, 2)
+    assert float((said[:, 0] > 0).float().mean()) > 0.9
+    assert float((said[:, 1] < 0).float().mean()) > 0.9
+    assert share_right((scores.view(-1, 2)[:, 0] - scores.view(-1, 2)[:, 1]).tolist()) > 0.9
+
+
+def test_a_model_whose_packed_texts_see_each_other_is_refused(tiny_scalar: TinyModel) -> None:
+    class Leaking:
+        """Scores a text by all that lies in its row before its end."""
+
+        device = torch.device("cpu")
+
+        def __call__(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
+            return ids_BL.cumsum(dim=1).float()
+
+    groups = [ranking(random_answers(3, seed)) for seed in (1, 2)]
+    with pytest.raises(UserError, match=r"set rm\.packing to false") as caught:
+        check_packing(groups, cast(Engine, Leaking()), settings())
+    assert "\n" not in str(caught.value)
+    check_packing(groups, cast(Engine, Leaking()), settings(packing=False))
+    check_packing(groups, engine_of(tiny_scalar("gpt2"), settings()), settings())

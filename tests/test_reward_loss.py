@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from align.reward.loss import centering_loss, choice_loss, preference_loss
+from align.reward.loss import (
+    centering_loss,
+    choice_loss,
+    compliance,
+    preference_loss,
+    violation_loss,
+)
 
 
 def slow_loss(gap: float, target: float, margin: float) -> float:
@@ -116,3 +122,16 @@ def test_no_loss_but_centering_moves_the_mean_score_of_a_prompt() -> None:
     for loss in (pairs, ranking):
         (slope,) = torch.autograd.grad(loss, scores)
         assert slope.abs().max() > 0.1 and slope.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_violation_loss_and_the_compliance_reward_by_hand() -> None:
+    logits = torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)
+    severity = torch.tensor([5.0, 1.0, 2.0], dtype=torch.float64)
+    for logit, target, loss in zip(
+        logits.tolist(), (1.0, 0.0, 0.25), violation_loss(logits, severity).tolist(), strict=True
+    ):
+        broken = 1 / (1 + math.exp(-logit))
+        expected = -target * math.log(broken) - (1 - target) * math.log(1 - broken)
+        assert loss == pytest.approx(expected)
+    kept = [math.log(1 - 1 / (1 + math.exp(-logit))) for logit in (0.4, -1.0)]
+    assert compliance(logits[:2, None]).item() == pytest.approx(sum(kept) / 2)

@@ -9,6 +9,7 @@ import pytest
 from align.reward.reliability import (
     Bin,
     Outcome,
+    auc,
     calibration,
     expected_calibration_error,
     length_bias,
@@ -173,3 +174,15 @@ def test_a_model_that_counts_tokens_is_found_out() -> None:
     assert bias is not None
     assert bias.longer_scored == 1 and bias.correlation == pytest.approx(1)
     assert bias.longer_chosen == 0.5
+
+
+def test_the_auc_counts_all_pairs_of_a_positive_and_a_negative_case() -> None:
+    scores, positive = [0.9, 0.4, 0.4, 0.1, 0.8], [True, True, False, False, False]
+    won = [
+        (s > t) + 0.5 * (s == t)
+        for s, yes in zip(scores, positive, strict=True)
+        for t, other in zip(scores, positive, strict=True)
+        if yes and not other
+    ]
+    assert auc(scores, positive) == pytest.approx(sum(won) / len(won))
+    assert auc(scores, [True] * 5) is None

@@ -14,7 +14,8 @@ from align.pipeline.loading import load_config
 from align.pipeline.ppo_evaluation import Compared, base_answers, write_evaluation
 from align.pipeline.progress import note, section
 from align.pipeline.prompts import read_encoded_prompts
-from align.pipeline.reward_mix import RewardMix, Setting
+from align.pipeline.reward_mix import RewardMix
+from align.pipeline.reward_parts import Setting
 from align.pipeline.reward_probe import probe
 from align.pipeline.reward_report import outcomes_of
 from align.pipeline.reward_report import write_evaluation as write_reward_evaluation

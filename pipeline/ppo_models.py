@@ -14,7 +14,8 @@ from torch import Tensor
 
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine, frozen
-from align.pipeline.reward_mix import RewardMix, Setting, check_same_tokens, mix_identities
+from align.pipeline.reward_mix import RewardMix, mix_identities
+from align.pipeline.reward_parts import Setting, check_same_tokens
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import TextBatch, response_logprobs, response_values
@@ -42,7 +43,7 @@ class Models:
         self.identities = [
             identity_of(policy_path),
             identity_of(reward_path),
-            *mix_identities(config),
+            *mix_identities(config, directory),
         ]
         self._temperature = config.rollout.temperature
         self._budget = train.micro_batch_tokens

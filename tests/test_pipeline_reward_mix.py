@@ -14,7 +14,8 @@ from align.data.errors import UserError
 from align.data.messages import assistant, user
 from align.pipeline.config import RunConfig
 from align.pipeline.metrics import read_metrics
-from align.pipeline.reward_mix import RewardMix, Setting, mix_identities
+from align.pipeline.reward_mix import RewardMix, mix_identities
+from align.pipeline.reward_parts import Setting
 from align.pipeline.reward_units import demonstrations
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts
@@ -151,10 +152,11 @@ def test_a_model_with_another_tokenizer_is_refused(
 
 def test_a_run_that_goes_on_must_find_the_same_rules(folder: Path) -> None:
     part = {"kind": "function", "function": "polite", "file": folder / "rules.py"}
-    before = mix_identities(config_of(folder, part))
-    assert before == mix_identities(config_of(folder, part)) != []
+    config, directory = config_of(folder, part), RunDirectory(folder / "run")
+    before = mix_identities(config, directory)
+    assert before == mix_identities(config, directory) != []
     (folder / "rules.py").write_text(RULES.replace("please", "thanks"))
-    assert mix_identities(config_of(folder, part)) != before
+    assert mix_identities(config, directory) != before
 
 
 @pytest.mark.slow

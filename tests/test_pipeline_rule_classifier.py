@@ -14,7 +14,8 @@ from align.data.importers.header import header
 from align.data.messages import assistant, user
 from align.data.schemas import FEEDBACK, Record, completed
 from align.pipeline.config import RunConfig
-from align.pipeline.reward_mix import RewardMix, Setting
+from align.pipeline.reward_mix import RewardMix
+from align.pipeline.reward_parts import Setting
 from align.pipeline.rule_classifier import classifier_folder, train_rule_classifier
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts

@@ -11,6 +11,7 @@ import typer
 from align.data.errors import UserError
 from align.data.messages import printable
 from align.pipeline.feedback_cli import feedback
+from align.pipeline.options import Config, Overrides, Resume, RunDir, RunDirectoryOption, Stages
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or a read-only disk, at whatever line it is met."""
@@ -26,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(feedback, name="feedback")
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")]
 Stage = Literal["sft", "rm", "ppo"]
 
 
@@ -88,25 +88,11 @@ def align(
 
 @app.command()
 def run(
-    config: Annotated[
-        str, typer.Option(metavar="F", help="A YAML file, or the name of a config that ships.")
-    ],
-    stage: Annotated[Literal["sft", "rm", "ppo", "all"], typer.Option(help="What to run.")] = "all",
-    run_dir: Annotated[
-        Path | None, typer.Option(metavar="D", help="Default: runs/NAME, NAME from the config.")
-    ] = None,
-    resume: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|never|PATH",
-            help="Go on from the newest checkpoint; refuse a used run directory; or go on from "
-            "this checkpoint.",
-        ),
-    ] = "auto",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. train.ranks=2."),
-    ] = None,
+    config: Config,
+    stage: Stages = "all",
+    run_dir: RunDirectoryOption = None,
+    resume: Resume = "auto",
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the resolved config, and stop.")
     ] = False,
@@ -146,6 +132,19 @@ def _resume_point(resume: str, run_dir: Path) -> str:
     if not (Path(resume) / "MANIFEST.json").is_file():
         raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
     return point
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None) -> int:
+    """Reckon the memory of a run: who needs how much, does it fit, and if not, what helps."""
+    from align.pipeline.loading import load_config
+    from align.pipeline.plan import make_plan
+    from align.pipeline.plan_text import describe
+
+    settings = load_config(config, overrides or ())
+    made = make_plan(settings)
+    print(describe(made), end="")
+    return 0 if made.fits else 2
 
 
 @app.command("eval")

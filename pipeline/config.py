@@ -54,6 +54,11 @@ class TrainConfig(Section):
     """Copy each checkpoint to this place too, any that fsspec knows, such as `s3://bucket/run`; a
     run whose disk has none goes on from the newest copy."""
 
+    @property
+    def effective_zero_stage(self) -> int:
+        """Half precision needs fp32 master weights, which DeepSpeed keeps well from stage 1 on."""
+        return self.zero_stage if self.precision == "fp32" else max(1, self.zero_stage)
+
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "TrainConfig":
         if self.offload == "optimizer" and self.zero_stage == 0:
@@ -79,7 +84,7 @@ class SFTConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Where Ray runs."""
+    """Where Ray runs, and on which machines."""
 
     address: str = "local"
     """`local` starts Ray on this machine, `auto` finds a running one, or `host:port`."""
@@ -91,6 +96,17 @@ class ClusterConfig(Section):
     """How often a group of ranks starts again from the newest checkpoint after one of them died."""
     hang_minutes: float = Field(default=30.0, gt=0)
     """A rank that makes no progress for so long says where it hangs, and ends."""
+    rollout_gpus: int | None = Field(default=None, ge=0)
+    """GPUs for the rollout workers alone; 0 puts them on those of the ranks. If not given, one rank
+    shares its GPU with them and several leave them one."""
+    nodes: int = Field(default=1, gt=0)
+    """Machines of the run, for `align plan`."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs of each machine, likewise; 0 is a job on CPUs."""
+    gpu_memory: float = Field(default=80.0, gt=0)
+    """GiB of one GPU, for `align plan`."""
+    node_memory: float | None = Field(default=None, gt=0)
+    """GiB of memory of one machine, for `align plan`."""
 
 
 class RunConfig(Section):
@@ -110,6 +126,18 @@ class RunConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     ppo: PPOConfig = PPOConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def sft_rows_at_once(self) -> int:
+        """The most rows within the token budget that divide a rank's share of the batch."""
+        share = self.sft.batch_size // self.train.ranks
+        most = self.train.micro_batch_tokens // self.data.max_length
+        if self.sft.packing and self.model.attention != "flash_attention_2":
+            # Packed rows lie end to end behind one dense mask, so attention costs the square of
+            # their sum: on two cores two rows at a time beat one and four by a third, and sixteen
+            # by half.
+            most = min(most, 2)
+        return max(rows for rows in range(1, min(share, most) + 1) if share % rows == 0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
@@ -132,6 +160,17 @@ class RunConfig(Section):
             raise ValueError(
                 f"rm.rankings ({self.rm.rankings}) and feedback.noise ({self.feedback.noise}): "
                 "only pairs have a noise; set rm.rankings to pairs or feedback.noise to none"
+            )
+        apart = self.cluster.rollout_gpus or 0
+        if apart > self.rollout.workers:
+            raise ValueError(
+                f"cluster.rollout_gpus ({apart}) exceeds rollout.workers ({self.rollout.workers}): "
+                "a worker samples on one GPU"
+            )
+        if apart and self.train.ranks == 1:
+            raise ValueError(
+                f"cluster.rollout_gpus ({apart}) needs train.ranks 2 or more: one rank shares its "
+                "GPU with the workers"
             )
         if self.sft.batch_size % self.train.ranks:
             raise ValueError(

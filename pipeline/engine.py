@@ -14,6 +14,7 @@ from align.data.errors import UserError
 from align.pipeline import ranks
 from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import TrainConfig
+from align.pipeline.memory import BUCKET
 from align.policy.model import cast_parameters
 
 ADAM_EPSILON = 1e-5
@@ -22,10 +23,7 @@ ADAM_EPSILON = 1e-5
 
 def zero_config(train: TrainConfig) -> dict[str, Any]:
     """The part of DeepSpeed's configuration that every stage shares."""
-    # Half precision needs fp32 master weights, which DeepSpeed keeps well from stage 1 on.
-    stage = train.zero_stage if train.precision == "fp32" else max(1, train.zero_stage)
-    # DeepSpeed's own size reserves 2 GB for every engine in fp32, however small the model.
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": 5 * 10**7}
+    zero: dict[str, Any] = {"stage": train.effective_zero_stage, "reduce_bucket_size": BUCKET}
     if train.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if train.offload == "all":

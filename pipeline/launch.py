@@ -24,6 +24,7 @@ from align.pipeline import ranks, ray_health, shared_memory_op, stopping, watchd
 from align.pipeline.accelerator import deepspeed
 from align.pipeline.config import ClusterConfig, RunConfig
 from align.pipeline.engine import quiet
+from align.pipeline.placement import placement
 from align.pipeline.run_directory import RunDirectory, held_by_ranks
 
 BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -38,6 +39,8 @@ class Shares:
     worker_cpus: float
     rank_threads: int
     worker_threads: int
+    rank_gpus: float = 0.0
+    worker_gpus: float = 0.0
 
 
 def launch(
@@ -49,7 +52,8 @@ def launch(
         return _in_process(work, config, shares, directory)
     # The dashboard serves the state API, without which Ray Train complains every second.
     with ray_session(config.cluster, dashboard=config.train.ranks > 1):
-        shares = _shares(config, cluster_cpus=ray.cluster_resources().get("CPU", 0))
+        there = ray.cluster_resources()
+        shares = _shares(config, there.get("CPU", 0), there.get("GPU", 0))
         if config.train.ranks == 1:
             return _in_process(work, config, shares, directory)
         return _in_group(work, config, shares, directory)
@@ -107,8 +111,8 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _shares(config: RunConfig, cluster_cpus: float) -> Shares:
-    """CPU shares that let all ranks and rollout workers be placed at once.
+def _shares(config: RunConfig, cluster_cpus: float, cluster_gpus: float = 0) -> Shares:
+    """Shares of CPUs and GPUs that let all ranks and rollout workers be placed at once.
 
     They take turns, so each may use all the threads of its kind.
     """
@@ -116,11 +120,14 @@ def _shares(config: RunConfig, cluster_cpus: float) -> Shares:
     asked = workers + (count if count > 1 else 0)
     fair = min(1.0, int(100 * cluster_cpus / asked) / 100)
     cpus = os.cpu_count() or 1
+    placed = placement(config) if cluster_gpus else None
     return Shares(
         rank_cpus=config.cluster.cpus_per_rank or fair,
         worker_cpus=config.cluster.cpus_per_worker or fair,
         rank_threads=max(1, cpus // count),
         worker_threads=max(1, cpus // workers),
+        rank_gpus=placed.rank_share if placed else 0.0,
+        worker_gpus=placed.worker_share if placed else 0.0,
     )
 
 
@@ -147,8 +154,7 @@ def _in_group(
 
     # Ray Train sends what a rank prints through a logger, past those who catch it to read it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    count = config.train.ranks
-    gpus = count if torch.cuda.is_available() else 0
+    count, gpus = config.train.ranks, shares.rank_gpus
     _check_room(count, shares.rank_cpus, gpus)
 
     settings: Any = TrainRunConfig  # its stubs are of the release before
@@ -168,7 +174,7 @@ def _in_group(
         scaling_config=ScalingConfig(
             num_workers=count,
             use_gpu=bool(gpus),
-            resources_per_worker={"CPU": shares.rank_cpus} | ({"GPU": 1} if gpus else {}),
+            resources_per_worker={"CPU": shares.rank_cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=settings(
@@ -210,15 +216,16 @@ def silence_deprecations() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(deepspeed|torch)\b")
 
 
-def _check_room(count: int, cpus: float, gpus: int) -> None:
+def _check_room(count: int, cpus: float, gpus: float) -> None:
     """One line instead of Ray Train's endless wait for resources that the cluster lacks."""
-    bundle = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
+    bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     group = ray.util.placement_group([bundle] * count)
     placed = group.wait(timeout_seconds=PLACEMENT_SECONDS)
     ray.util.remove_placement_group(group)
     if not placed:
+        gpu = " and a GPU" if gpus else ""
         raise UserError(
-            f"no room for train.ranks: {count} with {cpus:g} CPU each; the cluster has "
+            f"no room for train.ranks: {count} with {cpus:g} CPU{gpu} each; the cluster has "
             f"{ray.cluster_resources().get('CPU', 0):g} CPUs and "
             f"{ray.cluster_resources().get('GPU', 0):g} GPUs. Lower train.ranks or "
             "cluster.cpus_per_rank"

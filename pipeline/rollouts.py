@@ -81,6 +81,7 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
                 models.policy_config,
                 config.model.lora,
                 DTYPES[config.train.precision],
+                shares.worker_gpus,
             )
         )
 

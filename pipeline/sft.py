@@ -182,7 +182,7 @@ def held_out_loss(
 
 def _arguments(config: RunConfig, steps: int, output: Path) -> SFTConfig:
     train = config.train
-    rows = _rows_at_once(config)
+    rows = config.sft_rows_at_once
     accumulate = config.sft.batch_size // (rows * train.ranks)
     zero = zero_config(train) | {
         "train_micro_batch_size_per_gpu": rows,
@@ -216,17 +216,6 @@ def _arguments(config: RunConfig, steps: int, output: Path) -> SFTConfig:
         seed=config.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-def _rows_at_once(config: RunConfig) -> int:
-    """The most rows within the token budget that divide a rank's share of the batch."""
-    share = config.sft.batch_size // config.train.ranks
-    most = config.train.micro_batch_tokens // config.data.max_length
-    if config.sft.packing and config.model.attention != "flash_attention_2":
-        # Packed rows lie end to end behind one dense mask, so attention costs the square of their
-        # sum: on two cores two rows at a time beat one and four by a third, and sixteen by half.
-        most = min(most, 2)
-    return max(rows for rows in range(1, min(share, most) + 1) if share % rows == 0)
 
 
 def read_splits(

@@ -66,8 +66,8 @@ class RolloutWorkers:
         config: PretrainedConfig,
         lora: LoRAConfig | None,
         dtype: torch.dtype,
+        gpus: float = 0.0,
     ) -> None:
-        gpus = 1 / count if ray.cluster_resources().get("GPU") else 0
         self._group = _place(count, cpus, gpus)
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(Sampler)
 

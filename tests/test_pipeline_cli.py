@@ -54,6 +54,7 @@ def complaint(*arguments: str, cwd: Path) -> str:
         ["feedback", "--help"],
         ["feedback", "judge", "--help"],
         ["run", "--config", "some.yaml", "--stage", "ppo", "--dry-run"],
+        ["plan", "--config", "some.yaml"],
     ],
     ids=" ".join,
 )
@@ -75,7 +76,8 @@ def test_help_names_the_commands_that_work_and_no_other(tmp_path: Path) -> None:
     done = align("--help", cwd=tmp_path)
     commands = done.stdout.split("Commands:\n")[1].splitlines()
     names = {line.split()[0] for line in commands}
-    assert names == {"run", "eval", "checkpoints", "report", "chat", "doctor", "feedback"}
+    run = {"run", "plan", "eval", "checkpoints", "report", "chat", "doctor", "feedback"}
+    assert names == run
 
 
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:

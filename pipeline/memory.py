@@ -1,0 +1,115 @@
+"""How many bytes a process of a run needs, from sizes alone.
+
+    states        weights, gradients, AdamW's moments: Rajbhandari et al. 2020, section 3
+    activations   what backward needs of forward, counted op by op as Korthikanti et al. 2022
+                  (arXiv:2205.05198, section 4.1) do for GPT, for the layers of today
+    logits        fp32 copies of (positions, vocabulary)
+    rollouts      weights, and the keys and values of every token: Pope et al. 2022
+
+tests/test_pipeline_memory.py compares them with what torch allocates.
+"""
+
+from align.pipeline.config import RunConfig, TrainConfig
+from align.policy.shapes import Shape
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+LIVE_PARAMETERS = 10**9
+"""ZeRO 3 keeps so many gathered at once (DeepSpeed's stage3_max_live_parameters)."""
+BUCKET = 5 * 10**7
+"""Elements of DeepSpeed's buffer for gradients on their way. Its own size would take 2 GB of every
+engine in fp32, however small the model."""
+POLICY_LOGITS = 5
+"""fp32 copies of the logits in PPO's backward: those at the sampling temperature, and the gradients
+of logsumexp, of the picked token, of their sum and of the division."""
+SCORED_LOGITS = 5
+"""Likewise when log-probabilities are computed with the entropy, without gradients."""
+SAMPLED_LOGITS = 6
+"""Likewise in the decode loop: two in fp32 and two in fp64."""
+
+Parts = dict[str, float]
+"""What for -> bytes."""
+
+
+def training(
+    shape: Shape, config: RunConfig, *, scalar: bool, engines: int = 1
+) -> tuple[Parts, float]:
+    """States of one rank under `engines` optimisers, and what a step adds while it is taken."""
+    train, lora = config.train, config.model.lora
+    size, zero, ranks = BYTES[train.precision], train.effective_zero_stage, train.ranks
+    whole = shape.scalar_parameters if scalar else shape.parameters
+    adapters = shape.adapter_parameters(lora) if lora else 0
+    total, trained = whole + adapters, adapters or whole
+    part = trained / ranks if zero else trained
+    states = {
+        "weights": size * _resident(total, train),
+        "gradients": size * trained / (ranks if zero >= 2 else 1),
+        # At ZeRO 0 it steps on the weights themselves, from 1 on also on fp32 copies of its part.
+        "optimiser": (12 if zero else 8) * part if train.offload == "none" else 0.0,
+        "gradient buffers": size * BUCKET if zero else 0.0,
+    }
+    # AdamW on many tensors at once makes a copy of all; ZeRO first makes fp32 gradients, and ZeRO 3
+    # new weights.
+    step = (4, 8, 8, 12)[zero] * part if train.offload == "none" else 0.0
+    return {name: engines * value for name, value in states.items()}, step
+
+
+def frozen_weights(parameters: float, train: TrainConfig) -> float:
+    """Of a model that only answers."""
+    return BYTES[train.precision] * _resident(parameters, train)
+
+
+def _resident(parameters: float, train: TrainConfig) -> float:
+    """Parameters of a model that lie on a rank's GPU at once."""
+    if train.effective_zero_stage < 3:
+        return parameters
+    kept = 0.0 if train.offload == "all" else parameters / train.ranks
+    return min(parameters, kept + LIVE_PARAMETERS)
+
+
+def backward(shape: Shape, config: RunConfig, tokens: int, logits: float = 0.0) -> Parts:
+    """The peak of the backward pass of `tokens` in one micro-batch, with bytes of logits."""
+    block, last = _kept_per_token(shape, config)
+    kept = tokens * (shape.layers * block + last)
+    if config.train.gradient_checkpointing:
+        # Only inputs of blocks are kept. One is computed again at a time, with the logits gone.
+        inputs = shape.layers * shape.hidden * BYTES[config.train.precision]
+        kept = tokens * (inputs + last) + max(0.0, tokens * block - logits)
+    return {"activations": kept, "logits": logits}
+
+
+def _kept_per_token(shape: Shape, config: RunConfig) -> tuple[float, float]:
+    """Bytes that one block and the last norm keep of one token.
+
+    A norm keeps its input, and RMSNorm, in fp32, also what its weight scales if that is trained; a
+    linear layer keeps its input, attention its queries, keys, values and output. SiLU gated: gate,
+    up, SiLU(gate) and their product; GELU in its tanh form: input, tanh, half the input, 1 + tanh
+    and the product of the last two.
+    """
+    size = BYTES[config.train.precision]
+    norm = size * shape.hidden + size * shape.hidden  # its input and output
+    if shape.gated:
+        scaled = 0 if config.model.lora else size * shape.hidden
+        norm = 4 * shape.hidden + scaled + size * shape.hidden
+    queries, keys = shape.heads * shape.head_size, shape.key_value_heads * shape.head_size
+    inner = (4 if shape.gated else 5) * shape.intermediate
+    return 2 * norm + size * (2 * queries + 2 * keys + inner), norm
+
+
+def logits(shape: Shape, copies: int, positions: int) -> float:
+    """fp32 copies of the logits of `positions`."""
+    return 4.0 * copies * positions * shape.vocabulary
+
+
+def rollout(shape: Shape, config: RunConfig) -> Parts:
+    """One rollout worker while it decodes a unit of answers."""
+    size = BYTES[config.train.precision]
+    rows, length = config.rollout.rows_per_unit, config.data.max_prompt_length
+    length += config.rollout.max_new_tokens
+    adapters = shape.adapter_parameters(config.model.lora) if config.model.lora else 0
+    per_layer = 2 * size * shape.key_value_heads * shape.head_size * rows * length
+    # A layer's cache grows by being copied.
+    return {
+        "weights": size * (shape.parameters + adapters),
+        "keys and values": (shape.layers + 1) * per_layer,
+        "logits": logits(shape, SAMPLED_LOGITS, rows),
+    }

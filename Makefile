@@ -1,5 +1,6 @@
 # make demo   the three stages on what ships with align, then where the report is
 # make test   the tests; `make test-all` adds the slow ones
+# make test-slurm  installs Slurm on this machine (Debian, root), starts it and has it run jobs
 # make check  format, lint, types, generated docs, architecture
 # make venv   only the environment, in .venv
 # make clean  remove what the tools left (not .venv, not runs/)
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-for
 TYPES := build/src/align
 
-.PHONY: venv demo test test-all check types clean
+.PHONY: venv demo test test-all test-slurm check types clean
 
 # A moved or copied checkout would run the code of the tree that its environment was made for.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -50,6 +51,11 @@ test: venv
 
 test-all: venv
 	$(BIN)/python -m pytest
+
+test-slurm: venv
+	@command -v slurmctld > /dev/null || test -x /usr/sbin/slurmctld || \
+		apt-get install --yes --no-install-recommends slurm-wlm munge
+	$(BIN)/python -m pytest tests/slurm tests/test_pipeline_submit_slurm.py
 
 check: venv
 	$(BIN)/ruff format --check .

@@ -41,7 +41,7 @@ class Checkpoints:
         self, directory: RunDirectory, stage: str, config: RunConfig, data: Any, steps: int
     ) -> None:
         self._folder = directory.stage(stage) / "checkpoints"
-        self._flag = directory.stop_flag
+        self._directory = directory
         self._stage = stage
         self._train = config.train
         self._config_sha256 = sha256_of(frozen_settings(config, stage))
@@ -106,7 +106,7 @@ class Checkpoints:
 
         Raises: UserError if the save before this one failed.
         """
-        stop, due = ranks.on_main(lambda: (self._flag.exists(), self._is_due(step)))
+        stop, due = ranks.on_main(lambda: (self._directory.stop_requested(), self._is_due(step)))
         self._saves.check()
         if stop or due:
             self._save(step, engines, numbers, tensors)

@@ -11,6 +11,7 @@ import typer
 from align.data.errors import UserError
 from align.data.messages import printable
 from align.pipeline.feedback_cli import feedback
+from align.pipeline.jobs_cli import jobs
 from align.pipeline.options import Config, Overrides, Resume, RunDir, RunDirectoryOption, Stages
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(feedback, name="feedback")
+app.add_typer(jobs, name="jobs")
 Stage = Literal["sft", "rm", "ppo"]
 
 
@@ -132,6 +134,31 @@ def _resume_point(resume: str, run_dir: Path) -> str:
     if not (Path(resume) / "MANIFEST.json").is_file():
         raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
     return point
+
+
+@app.command()
+def submit(
+    target: Annotated[
+        Literal["ray", "slurm", "kubernetes", "skypilot"], typer.Option(help="Where to.")
+    ],
+    config: Config,
+    stage: Stages = "all",
+    run_dir: RunDirectoryOption = None,
+    resume: Resume = "auto",
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the job, print exactly what would be sent.")
+    ] = False,
+) -> None:
+    """Make `align run` happen on a cluster, until it is done. `align jobs` tells how it goes."""
+    from align.pipeline.config import STAGES
+    from align.pipeline.loading import load_config
+    from align.pipeline.submit.send import send
+
+    settings = load_config(config, overrides or ())
+    stages = STAGES if stage == "all" else (stage,)
+    directory = (run_dir or Path("runs") / settings.name).absolute()
+    send(settings, stages, directory, target, _resume_point(resume), dry_run=dry_run)
 
 
 @app.command()

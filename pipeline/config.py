@@ -9,6 +9,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from align.data.config import DataConfig, Section
+from align.pipeline.submit.options import (
+    KubernetesOptions,
+    RayOptions,
+    SkyPilotOptions,
+    SlurmOptions,
+)
 from align.policy.config import ModelConfig, PPOConfig, RolloutConfig
 from align.reward.config import FeedbackConfig, RewardConfig
 from align.reward.mix_config import MixConfig
@@ -84,7 +90,7 @@ class SFTConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Where Ray runs, and on which machines."""
+    """Where Ray runs, and what a job on other machines asks for."""
 
     address: str = "local"
     """`local` starts Ray on this machine, `auto` finds a running one, or `host:port`."""
@@ -99,14 +105,21 @@ class ClusterConfig(Section):
     rollout_gpus: int | None = Field(default=None, ge=0)
     """GPUs for the rollout workers alone; 0 puts them on those of the ranks. If not given, one rank
     shares its GPU with them and several leave them one."""
+    shared: Path | None = None
+    """A folder that all machines of the cluster see under this path: jobs read what lies there and
+    write their run directory there."""
     nodes: int = Field(default=1, gt=0)
-    """Machines of the run, for `align plan`."""
+    """Machines that `align submit` asks for and `align plan` reckons with."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs of each machine, likewise; 0 is a job on CPUs."""
     gpu_memory: float = Field(default=80.0, gt=0)
     """GiB of one GPU, for `align plan`."""
     node_memory: float | None = Field(default=None, gt=0)
     """GiB of memory of one machine, for `align plan`."""
+    slurm: SlurmOptions = SlurmOptions()
+    ray: RayOptions = RayOptions()
+    kubernetes: KubernetesOptions = KubernetesOptions()
+    skypilot: SkyPilotOptions = SkyPilotOptions()
 
 
 class RunConfig(Section):

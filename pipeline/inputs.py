@@ -9,11 +9,20 @@ from align.pipeline.config import RunConfig
 from align.policy.places import resolve
 
 
-def check_inputs(config: RunConfig, stages: tuple[str, ...]) -> None:
-    """Raises UserError, one line for each input of `stages` that is named and missing."""
-    problems = [*_model_problems(config), *_source_problems(config, stages)]
-    for key, path in _named_paths(config, stages):
-        if not path.exists():
+def check_inputs(config: RunConfig, stages: tuple[str, ...], elsewhere: Path | None = None) -> None:
+    """Raises UserError, one line for each input of `stages` that is named and missing.
+
+    What lies in the folder `elsewhere` is not looked for: another machine has it.
+    """
+
+    def unseen(path: Path) -> bool:
+        return elsewhere is not None and path.is_relative_to(elsewhere)
+
+    problems = [*_source_problems(config, stages)]
+    if not unseen(Path(config.model.path)):
+        problems = [*_model_problems(config), *problems]
+    for key, path in named_paths(config, stages):
+        if not unseen(path) and not path.exists():
             problems.append(f"{key}: {path} does not exist; give the path of a file or folder")
     if problems:
         raise UserError("\n".join(problems))
@@ -44,8 +53,8 @@ def _source_problems(config: RunConfig, stages: tuple[str, ...]) -> Iterator[str
         yield "data.instructions: is empty, and ppo.ptx_coef mixes them into ppo; name a source"
 
 
-def _named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """Every path that the config names and the stages read, with its key."""
+def named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Every path but `model.path` that the config names and the stages read, with its key."""
     data = config.data
     sources: dict[str, Sequence[InstructionSource | FeedbackSource]]
     sources = {"sft": data.instructions, "rm": data.feedback, "ppo": data.prompts}

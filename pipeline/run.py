@@ -84,7 +84,7 @@ def _claim(directory: RunDirectory, config: RunConfig, resume: str) -> None:
     if directory.config.exists():
         _compare(directory, begun, load_config(directory.config), config)
     if resume not in ("auto", "never"):
-        _go_on_from(Path(resume), directory)
+        go_on_from(Path(resume), directory)
     with written_whole(directory.config) as file:
         file.write(dump_config(config).encode())
 
@@ -102,7 +102,8 @@ def _compare(
         note(f"{key}: {then} then, {new} now")
 
 
-def _go_on_from(path: Path, directory: RunDirectory) -> None:
+def go_on_from(path: Path, directory: RunDirectory) -> None:
+    """Make a checkpoint the newest of its run, and put later stages aside."""
     for stage in STAGES:
         if path.parent == directory.stage(stage) / "checkpoints":
             if directory.is_finished(stage):

@@ -53,6 +53,21 @@ class RunDirectory:
         """The last PATH of `--resume PATH` that was carried out."""
         return self.resumed.read_text(encoding="utf-8") if self.resumed.exists() else None
 
+    @property
+    def jobs(self) -> Path:
+        """What was submitted from here, and what is asked of the jobs; see pipeline/submit."""
+        return self.path / "jobs"
+
+    @property
+    def stop_job(self) -> Path:
+        """A file that asks a job to stop after the current step, and not to be started again."""
+        return self.jobs / "stop"
+
+    def stop_requested(self) -> bool:
+        """True once a signal, or somebody on another machine, wants the run to stop."""
+        flags = (self.stop_flag, self.stop_job, self.jobs / "pause")
+        return any(flag.exists() for flag in flags)
+
     def stage(self, stage: str) -> Path:
         """Everything one stage wrote."""
         return self.path / stage

@@ -53,6 +53,8 @@ def complaint(*arguments: str, cwd: Path) -> str:
         ["run", "--help"],
         ["feedback", "--help"],
         ["feedback", "judge", "--help"],
+        ["submit", "--help"],
+        ["jobs", "logs", "--help"],
         ["run", "--config", "some.yaml", "--stage", "ppo", "--dry-run"],
         ["plan", "--config", "some.yaml"],
     ],
@@ -76,8 +78,8 @@ def test_help_names_the_commands_that_work_and_no_other(tmp_path: Path) -> None:
     done = align("--help", cwd=tmp_path)
     commands = done.stdout.split("Commands:\n")[1].splitlines()
     names = {line.split()[0] for line in commands}
-    run = {"run", "plan", "eval", "checkpoints", "report", "chat", "doctor", "feedback"}
-    assert names == run
+    about_runs = {"run", "plan", "eval", "checkpoints", "report", "chat"}
+    assert names == about_runs | {"submit", "jobs", "doctor", "feedback"}
 
 
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
@@ -141,13 +143,22 @@ def test_the_run_directory_is_relative_to_the_working_directory(config: Path) ->
         ),
         ("report .", ".: no run here (no config.yaml); make one with `align run`"),
         ("chat nowhere", "nowhere: no such directory; give a run directory or a model's folder"),
+        (
+            "jobs logs .",
+            "{folder}: no job was submitted from here; make one with `align submit`",
+        ),
+        (
+            "submit --target slurm --config some.yaml --stage ppo",
+            "cluster.shared: is not given; name a folder that all machines of the cluster see: the "
+            "run directory goes there",
+        ),
         ("eval --stage rm .", ".: no run here (no config.yaml); make one with `align run`"),
     ],
 )
 def test_what_a_person_can_fix_is_one_line_and_exit_code_2(
     config: Path, arguments: str, text: str
 ) -> None:
-    assert complaint(*arguments.split(), cwd=config.parent) == text
+    assert complaint(*arguments.split(), cwd=config.parent) == text.format(folder=config.parent)
 
 
 def test_each_problem_of_a_config_has_its_own_line(config: Path) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.launch import _shares
 from align.pipeline.placement import Placement, placement
+from align.pipeline.submit.job import check_gpus
 
 
 def placed(ranks: int, workers: int, **cluster: Any) -> Placement:
@@ -80,6 +82,19 @@ def test_what_cannot_be_placed_dies_at_load(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         run_config(ranks, workers, rollout_gpus=rollout_gpus)
+
+
+def test_too_few_gpus_are_one_line_with_the_fix() -> None:
+    check_gpus(run_config(7, 2, gpus_per_node=8))
+    check_gpus(run_config(8, 8, gpus_per_node=8, rollout_gpus=0))
+    check_gpus(run_config(99, 2))  # on CPUs
+    with pytest.raises(UserError) as caught:
+        check_gpus(run_config(8, 2, gpus_per_node=4, nodes=2))
+    assert str(caught.value) == (
+        "not enough GPUs: train.ranks 8 and 1 for rollouts make 9, and cluster.nodes x "
+        "cluster.gpus_per_node is 8. Lower train.ranks, set cluster.rollout_gpus=0, or ask for "
+        "more nodes"
+    )
 
 
 def test_a_cluster_without_gpus_has_none_shared_out() -> None:

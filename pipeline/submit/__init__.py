@@ -1,0 +1,1 @@
+"""`align submit`: the same run somewhere else. One module a target."""

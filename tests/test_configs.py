@@ -9,9 +9,14 @@ import pytest
 from align.data.errors import UserError
 from align.data.schemas import FEEDBACK, LEAST_COMPLETIONS, completed
 from align.data.validate import validate_record
+from align.pipeline import dry_run
 from align.pipeline.config import STAGES
 from align.pipeline.inputs import check_inputs
 from align.pipeline.loading import dump_config, load_config
+from align.pipeline.plan import make_plan
+from align.pipeline.plan_text import describe
+from align.pipeline.submit.send import send
+from align.pipeline.submit.targets import MODULES
 from align.reward.feedback.kinds import OPINIONS
 
 FOLDER = Path(__file__).parent.parent / "configs"
@@ -33,6 +38,41 @@ def test_a_shipped_config_loads_and_its_dump_loads_as_the_same(path: Path, tmp_p
 @pytest.mark.parametrize("name", ["demo", "tiny"])
 def test_the_embedded_configs_need_nothing_that_does_not_ship(name: str) -> None:
     check_inputs(load_config(FOLDER / f"{name}.yaml"), STAGES)
+
+
+PRESETS = {"lora-1gpu": 1, "full-8gpu": 8, "zero3-7b": 16, "zero3-70b": 64}
+"""For clusters -> how many GPUs."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fits_the_gpus_that_it_asks_for_and_leaves_none_idle(name: str) -> None:
+    config = load_config(FOLDER / f"{name}.yaml")
+    made = make_plan(config)
+    assert made.fits, describe(made)
+    assert made.placed.gpus == PRESETS[name]
+    assert made.placed.gpus == config.cluster.nodes * config.cluster.gpus_per_node
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("target", MODULES)
+def test_a_preset_dry_runs_here_and_for_every_target(
+    name: str,
+    target: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = ["kubernetes.image=align:1", "kubernetes.volume_claim=runs"]
+    options += ["skypilot.accelerator=H100", "skypilot.bucket=s3://runs", f"shared={tmp_path}"]
+    config = load_config(name, [f"cluster.{option}" for option in options])
+    check_inputs(config, STAGES)
+    assert "# stages" in dry_run.describe(config, STAGES, tmp_path / "run")
+    # A Slurm that is here has no such machines, so the shell alone checks.
+    (tmp_path / "bash").symlink_to("/bin/bash")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    send(config, STAGES, tmp_path / "run", target, "auto", dry_run=True)
+    assert str(tmp_path / "run" / "jobs" / "0001") in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

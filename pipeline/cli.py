@@ -158,7 +158,7 @@ def submit(
     settings = load_config(config, overrides or ())
     stages = STAGES if stage == "all" else (stage,)
     directory = (run_dir or Path("runs") / settings.name).absolute()
-    send(settings, stages, directory, target, _resume_point(resume), dry_run=dry_run)
+    send(settings, stages, directory, target, _resume_point(resume, directory), dry_run=dry_run)
 
 
 @app.command()

@@ -108,8 +108,8 @@ def test_two_ranks_of_everything_that_ppo_offers_train_like_one(
     ]
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     runs = {"alone": ["train.ranks=1"], "together": ["train.ranks=2", "train.zero_stage=3"]}
-    for name, ranks in runs.items():
-        config = load_config("tiny", [*models, *more, *ranks])
+    for name, settings in runs.items():
+        config = load_config("tiny", [*models, *more, *settings])
         directory = RunDirectory(tmp_path / name)
         directory.path.mkdir()
         directory.config.write_text(dump_config(config), "utf-8")

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -466,24 +466,40 @@ def test_a_pickle_in_place_of_a_shard_does_not_run(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if os.system(f"mount -t tmpfs -o size=64k tmpfs {small} 2>/dev/null"):
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 KiB."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k tmpfs {disk} 2>/dev/null"):
         pytest.skip("needs the right to mount a tmpfs")
-    try:
-        config = config_with(save_every=1)
-        saved_run(small, config, 1)
-        free = os.statvfs(small)
-        (small / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize))
-        with pytest.raises(UserError, match="cannot save a checkpoint") as caught:
-            saved_run(small, config, 2)
-        assert "\n" not in str(caught.value)
-        (small / "ballast").unlink()
-        assert steps_on_disk(small) == [1]
-        verified(small / "sft" / "checkpoints" / "step-00000001")
-    finally:
-        os.system(f"umount {small}")
+    yield disk
+    os.system(f"umount {disk}")
+
+
+def fill(disk: Path) -> None:
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize))
+
+
+def make_read_only(disk: Path) -> None:
+    assert not os.system(f"mount -o remount,ro {disk}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(fill, "No space left"), (make_read_only, "Read-only file system")]
+)
+def test_a_disk_that_takes_no_more_is_one_line_and_the_last_checkpoint_stands(
+    small_disk: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    config = config_with(save_every=1)
+    saved_run(small_disk, config, 1)
+    spoil(small_disk)
+    with pytest.raises(UserError, match=f"cannot save a checkpoint in .*{reason}") as caught:
+        saved_run(small_disk, config, 2)
+    assert "\n" not in str(caught.value)
+    assert steps_on_disk(small_disk) == [1]
+    verified(small_disk / "sft" / "checkpoints" / "step-00000001")
 
 
 def test_a_machine_with_an_empty_disk_goes_on_from_the_newest_copy(

@@ -1,81 +1,157 @@
-"""A hundred deaths: whatever is killed and whenever, a run ends as it would have, bit by bit."""
+"""A hundred deaths: whatever is killed and whenever, a run ends as it would have, bit by bit.
+
+Twenty lives of five deaths each: sixteen runs of one rank, four of a group of two. Half of the
+deaths come in the middle of a save, the others at any moment from the first import to the report.
+"""
 
 import random
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from align.pipeline.run_directory import RunDirectory, read_summary
+
 Start = Callable[..., subprocess.Popen[str]]
 Timeless = Callable[[Path, str], list[dict[str, float]]]
 
 STAGES = ("sft", "rm", "ppo")
-DEATHS = 100
-VICTIMS = ("driver", "Sampler", "raylet", "gcs_server")
-LONGEST = 45.0  # seconds of an attempt, by when it is past its start and in some stage
+SETTINGS = {
+    1: ("train.save_every=1",),
+    2: ("train.save_every=1", "train.ranks=2", "train.zero_stage=2", "cluster.max_restarts=9"),
+}
+RAY = ("raylet/raylet", "gcs_server")
+ENDING = ("driver", *RAY)
+WORKERS = ("Sampler", "RayTrainWorker")
+VICTIMS = {1: (*ENDING, "Sampler"), 2: (*ENDING, *WORKERS)}
+LIVES = [*((1, life) for life in range(16)), *((2, life) for life in range(4))]
+DEATHS = 5  # in a life
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(4 * 3600)
-def test_a_hundred_deaths_change_nothing(
-    tiny_run: Path, tmp_path: Path, align: Start, timeless: Timeless
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happened to, and how long it took."""
+
+    path: Path
+    seconds: float
+
+    def seconds_from(self, stage: str) -> float:
+        """How long a command takes that finds the stages before this one finished."""
+        parts = read_summary(RunDirectory(self.path))["seconds"]
+        return self.seconds - sum(float(parts[one]) for one in STAGES[: STAGES.index(stage)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, align: Start
+) -> Callable[[int], Undisturbed]:
+    """The run of so many ranks that the others are compared with."""
+    known: dict[int, Undisturbed] = {}
+
+    def run(ranks: int) -> Undisturbed:
+        if ranks not in known:
+            began, path = time.monotonic(), tmp_path_factory.mktemp("undisturbed") / str(ranks)
+            _run_to_the_end(path, ranks, align)
+            known[ranks] = Undisturbed(path, time.monotonic() - began)
+        return known[ranks]
+
+    return run
+
+
+@pytest.mark.parametrize(("ranks", "life"), LIVES)
+def test_five_deaths_change_nothing(
+    undisturbed: Callable[[int], Undisturbed],
+    tmp_path: Path,
+    align: Start,
+    timeless: Timeless,
+    ranks: int,
+    life: int,
 ) -> None:
-    """The victim is the driver, a rollout worker or a part of Ray; half of them die in a save."""
-    chance = random.Random(8)
-    for number, deaths in enumerate(_shared_out(DEATHS)):
-        run = tmp_path / str(number)
-        for _ in range(deaths):
-            _kill_once(run, align, chance)
-        _run_to_the_end(run, align)
-        for stage in STAGES:
-            assert timeless(run, stage) == timeless(tiny_run, stage)
-            weights = [path / stage / "final" / "model.safetensors" for path in (run, tiny_run)]
-            assert weights[0].read_bytes() == weights[1].read_bytes()
-        assert not list(run.rglob("*.writing"))
+    whole, run, chance = undisturbed(ranks), tmp_path / "run", random.Random(100 * ranks + life)
+    begin = STAGES[life % len(STAGES)]
+    deaths = 0
+    while deaths < DEATHS:
+        if not run.exists() or RunDirectory(run).is_finished("ppo"):
+            _begin_at(begin, run, whole.path)
+        deaths += _attempt(run, ranks, align, chance, whole.seconds_from(begin))
+    _run_to_the_end(run, ranks, align)
+    for stage in STAGES:
+        assert timeless(run, stage) == timeless(whole.path, stage)
+        weights = [path / stage / "final" / "model.safetensors" for path in (run, whole.path)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert not list(run.rglob("*.writing"))
 
 
-def _shared_out(deaths: int) -> Iterator[int]:
-    """So many deaths for one run, then a new run: a finished one has nothing left to lose."""
-    while deaths > 0:
-        yield min(5, deaths)
-        deaths -= 5
+def _begin_at(stage: str, run: Path, whole: Path) -> None:
+    """A run directory whose stages before this one are finished."""
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir()
+    for one in STAGES[: STAGES.index(stage)]:
+        shutil.copytree(whole / one, run / one)
 
 
-def _start(run: Path, align: Start) -> subprocess.Popen[str]:
-    return align("run", "--config", "tiny", "--run-dir", str(run), "--set", "train.save_every=1")
+def _start(run: Path, ranks: int, align: Start) -> subprocess.Popen[str]:
+    settings = [part for setting in SETTINGS[ranks] for part in ("--set", setting)]
+    return align("run", "--config", "tiny", "--run-dir", str(run), *settings)
 
 
-def _kill_once(run: Path, align: Start, chance: random.Random) -> None:
-    process = _start(run, align)
-    in_a_save, victim = chance.random() < 0.5, chance.choice(VICTIMS)
-    until = time.monotonic() + chance.uniform(1, LONGEST)
-    while process.poll() is None and time.monotonic() < until:
-        if in_a_save and any(run.glob("*/checkpoints/*.writing")):
-            break
-        time.sleep(0.005)
-    for one in _victims(process, victim):
-        one.kill()
+def _attempt(run: Path, ranks: int, align: Start, chance: random.Random, seconds: float) -> int:
+    """Give the command and kill what it started until it ends; how often something was killed."""
+    process = _start(run, ranks, align)
+    workers: list[psutil.Process] = []
+    deaths, name = 0, ""
+    while name not in ENDING and _lives_until(_moment(run, chance, seconds), process):
+        below = psutil.Process(process.pid).children(recursive=True)
+        workers = [one for one in below if any(name in _command(one) for name in WORKERS)]
+        name = chance.choice(VICTIMS[ranks])
+        found = [one for one in below if name in _command(one)]
+        name = name if found else "driver"
+        (found[0] if found else process).kill()
+        deaths += 1
+    printed, _ = process.communicate(timeout=300)
+    if name in RAY and not RunDirectory(run).is_finished("ppo"):
+        assert process.returncode == 1 and printed.count("align: Ray") == 1, printed
+    elif name != "driver":
+        assert process.returncode == 0, printed
+    assert not psutil.wait_procs(workers, timeout=60)[1], "who works on outlives the command"
+    return deaths
+
+
+def _moment(run: Path, chance: random.Random, seconds: float) -> Callable[[], bool]:
+    """In the middle of one of the next saves, or some seconds from now."""
+    saves = len(_saves(run)) + chance.randrange(3)
+    until = time.monotonic() + chance.uniform(1, seconds)
+    if chance.random() < 0.5:
+        return lambda: time.monotonic() > until
+    return lambda: len(_saves(run)) >= saves and any(run.glob("*/checkpoints/*.writing"))
+
+
+def _saves(run: Path) -> list[Path]:
+    return [*run.glob("*/checkpoints/step-*[0-9]"), *run.glob("*/final")]
+
+
+def _lives_until(moment: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
+    while process.poll() is None:
+        if moment():
+            return True
+        time.sleep(0.003)
+    return False
+
+
+def _command(process: psutil.Process) -> str:
     try:
-        process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:  # it outlived a part of Ray and waits for it
-        process.kill()
-        process.communicate()
+        return " ".join(process.cmdline())
+    except psutil.Error:  # gone, or a zombie
+        return ""
 
 
-def _victims(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """The named process; the driver where there is no such process at that moment."""
-    try:
-        driver = psutil.Process(process.pid)
-        found = [c for c in driver.children(recursive=True) if name in " ".join(c.cmdline())]
-        return found[:1] or [driver]
-    except psutil.Error:
-        return []
-
-
-def _run_to_the_end(run: Path, align: Start) -> None:
-    with _start(run, align) as process:
-        printed, _ = process.communicate(timeout=600)
+def _run_to_the_end(run: Path, ranks: int, align: Start) -> None:
+    with _start(run, ranks, align) as process:
+        printed, _ = process.communicate(timeout=900)
     assert process.returncode == 0, printed

@@ -111,7 +111,7 @@ def on_one_of_two(rank: int, folder: Path, broken: int | None, said: Any) -> Non
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(0, 60))
     if rank == broken:
-        saving.save_file = full_disk  # type: ignore[attr-defined, assignment]
+        saving.save_file = full_disk  # type: ignore[assignment, attr-defined]
     saves = Saves(lambda _: None)
     saves.begin(snapshot(1, weight=torch.full((3,), rank)), folder / "step-00000001")
     try:

@@ -35,12 +35,16 @@ Engines = Mapping[str, Any]
 
 
 def shares_of(engines: Engines, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """File name -> this rank's share of an engine, or the stage's own tensors, of which it has
-    some; all in memory of its own. Every rank calls this."""
+    """File name -> what this rank writes, in memory of its own: training goes on meanwhile.
+
+    That is its share of every engine, and the stage's own tensors, of which it has some. Every rank
+    calls this.
+    """
     ending = f"{ranks.rank():05d}-of-{ranks.world_size():05d}.safetensors"
     shares = {f"{name}-{ending}": _gathered_share(engine) for name, engine in engines.items()}
     if tensors:
-        shares[f"{STAGE}-{ending}"] = {name: x.clone() for name, x in tensors.items()}
+        own = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        shares[f"{STAGE}-{ending}"] = own
     return shares
 
 

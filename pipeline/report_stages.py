@@ -128,7 +128,7 @@ def reward_section(run_dir: Path) -> Section:
     if evaluation is None:
         return section
     section.facts = _reward_facts(evaluation)
-    section.plots += _reward_plots(evaluation)
+    section.plots += reward_plots.plots_of(evaluation)
     return section
 
 
@@ -238,28 +238,6 @@ def _any_finite(rows: Rows, name: str) -> bool:
 
 def _column(rows: Rows, name: str) -> list[float]:
     return [row.get(name, math.nan) for row in rows]
-
-
-def _reward_plots(evaluation: RewardEvaluation) -> list[Plot]:
-    drawn = [
-        plots.accuracy_by(what, slices)
-        for what, slices in (
-            ("feedback kind", evaluation.by_kind),
-            ("criterion", evaluation.by_criterion),
-            ("annotator", evaluation.by_annotator),
-            ("agreement", evaluation.by_agreement),
-            ("length", evaluation.by_length),
-        )
-        # One slice says no more than the accuracy of all.
-        if len(slices) > 1 or (slices and what == "feedback kind")
-    ]
-    if evaluation.calibration:
-        drawn.append(plots.reliability(evaluation.calibration, evaluation.ece))
-    if evaluation.risk_coverage:
-        drawn.append(plots.risk_coverage(evaluation.risk_coverage))
-    if evaluation.best_of_n:
-        drawn.append(reward_plots.over_optimisation(evaluation.best_of_n))
-    return drawn
 
 
 def _reward_facts(evaluation: RewardEvaluation) -> list[str]:

@@ -4,8 +4,32 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from align.pipeline.results import BestOfN
+from align.pipeline.plots import accuracy_by, reliability, risk_coverage
+from align.pipeline.results import BestOfN, RewardEvaluation
 from align.pipeline.svg import SERIES, Plot, draw_plot
+
+
+def plots_of(evaluation: RewardEvaluation) -> list[Plot]:
+    """Slices, calibration, abstention and over-optimisation, each where it is known."""
+    drawn = [
+        accuracy_by(what, slices)
+        for what, slices in (
+            ("feedback kind", evaluation.by_kind),
+            ("criterion", evaluation.by_criterion),
+            ("annotator", evaluation.by_annotator),
+            ("agreement", evaluation.by_agreement),
+            ("length", evaluation.by_length),
+        )
+        # One slice says no more than the accuracy of all.
+        if len(slices) > 1 or (slices and what == "feedback kind")
+    ]
+    if evaluation.calibration:
+        drawn.append(reliability(evaluation.calibration, evaluation.ece))
+    if evaluation.risk_coverage:
+        drawn.append(risk_coverage(evaluation.risk_coverage))
+    if evaluation.best_of_n:
+        drawn.append(over_optimisation(evaluation.best_of_n))
+    return drawn
 
 
 def over_optimisation(points: Sequence[BestOfN]) -> Plot:

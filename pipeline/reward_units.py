@@ -24,7 +24,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import text_scores
-from align.policy.model import set_reward_units
+from align.policy.reward_heads import set_reward_units
 from align.reward.mix_config import Normalize
 
 DEMONSTRATIONS = 256

@@ -31,15 +31,14 @@ from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
 from align.policy.model import (
     TokenScores,
-    TwoHeads,
     add_lora,
     check_context,
     load_scalar_model,
     load_tokenizer,
-    set_reward_units,
 )
 from align.policy.pad_token import own_pad_token
 from align.policy.places import identity_of
+from align.policy.reward_heads import TwoHeads, set_reward_units
 from align.reward.reliability import Outcome, summarise
 
 

@@ -20,8 +20,9 @@ from align.pipeline.reward_units import demonstrations, units_of
 from align.pipeline.run_directory import RunDirectory
 from align.policy.config import LoRAConfig, ModelConfig, RolloutConfig
 from align.policy.logprobs import text_batch, text_scores
-from align.policy.model import TokenScores, add_lora, load_scalar_model, set_reward_units
+from align.policy.model import TokenScores, add_lora, load_scalar_model
 from align.policy.pad_token import own_pad_token
+from align.policy.reward_heads import set_reward_units
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 

@@ -23,7 +23,8 @@ from align.pipeline.rm_update import (
     train_on,
 )
 from align.pipeline.texts import Texts
-from align.policy.model import TokenScores, TwoHeads
+from align.policy.model import TokenScores
+from align.policy.reward_heads import TwoHeads
 
 pytestmark = [
     pytest.mark.usefixtures("one_rank"),

@@ -44,6 +44,8 @@ def test_code_config_and_small_inputs_travel_and_nothing_else(tmp_path: Path) ->
     data = text_file(tmp_path / "here" / "mine.jsonl", 0.01)
     job = ray_jobs.place(tiny(tmp_path / "there", instructions(data)), STAGES, tmp_path / "run")
     package.make(tmp_path / "package", job)
+    told = ray_jobs.texts(job, tmp_path)["package.txt"]
+    assert f"inputs/0/mine.jsonl  from: {data} (0.0 MiB)\n" in told
     sent = {path.name for path in (tmp_path / "package").iterdir()}
     assert sent == {"align", "config.yaml", "sent.json", "inputs"}
     assert {path.name for path in (tmp_path / "package" / "align").iterdir()} == set(package.CODE)

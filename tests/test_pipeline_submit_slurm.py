@@ -10,6 +10,7 @@ from align.data.errors import UserError
 from align.pipeline.config import STAGES
 from align.pipeline.loading import load_config
 from align.pipeline.submit import slurm
+from align.pipeline.submit.record import latest, next_folder, record
 
 
 def script(tmp_path: Path, *overrides: str, stages: tuple[str, ...] = STAGES) -> str:
@@ -90,7 +91,11 @@ def test_without_slurm_the_command_says_where_to_give_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    config = load_config("tiny", [f"cluster.shared={tmp_path}"])
+    job, folder = slurm.place(config, STAGES, tmp_path), next_folder(tmp_path)
     with pytest.raises(UserError, match=r"no `sbatch` here: run this .* on a login node"):
-        config = load_config("tiny", [f"cluster.shared={tmp_path}"])
-        job = slurm.place(config, STAGES, tmp_path)
-        slurm.submit(job, tmp_path, {"all.sh": ""})
+        slurm.submit(job, folder, {"all.sh": ""})
+    folder.mkdir(parents=True)
+    record(folder, target="slurm", ids={"all": "1"}, job=job)
+    with pytest.raises(UserError, match="no `scontrol` here"):
+        slurm.state(folder, latest(tmp_path)[1], "all")

@@ -47,6 +47,14 @@ def make(folder: Path, job: Job) -> None:
         _copy(source, folder / place)
 
 
+def contents(job: Job) -> str:
+    """What a package would hold, and where from."""
+    code = sum(Need("align", ROOT / name).size for name in CODE)
+    lines = [f"align/  {code / MIB:.1f} MiB of code", "config.yaml", "sent.json"]
+    lines += [f"{place}  {Need('from', source)}" for source, place in job.uploads]
+    return "\n".join(lines) + "\n"
+
+
 def wanted() -> dict[str, object]:
     """The version of align that is sent, and what it was declared to depend on."""
     try:

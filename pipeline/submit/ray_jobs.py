@@ -33,7 +33,7 @@ STATES = {
     "STOPPED": "stopped",
     "FAILED": "failed",
 }
-WORKING_DIR = "<the package: align/, config.yaml, inputs/>"
+WORKING_DIR = "<what package.txt lists>"
 FETCH_SECONDS = 600
 PATIENCE_SECONDS = 60
 NO_AGENT = (
@@ -58,8 +58,9 @@ def place(config: RunConfig, stages: tuple[str, ...], run_dir: Path) -> Job:
 
 
 def texts(job: Job, folder: Path) -> dict[str, str]:
-    """File -> the request as it goes to Ray, without the package's content hash and the attempt."""
-    return {"job.json": json.dumps(_request(job), indent=2) + "\n"}
+    """The request as it goes to Ray, but for the attempt's number; and what travels with it."""
+    request = json.dumps(_request(job), indent=2) + "\n"
+    return {"job.json": request, "package.txt": package.contents(job)}
 
 
 def _request(job: Job) -> dict[str, Any]:

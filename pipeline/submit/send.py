@@ -25,7 +25,8 @@ def send(
 ) -> None:
     """Submit the run, or print what would be submitted. Raises UserError."""
     check_gpus(config)
-    check_inputs(config, stages, elsewhere=config.cluster.shared)
+    shared = config.cluster.shared
+    check_inputs(config, stages, elsewhere=None if shared and shared.is_dir() else shared)
     module = module_of(target)
     job = module.place(config, stages, run_dir)
     folder = next_folder(run_dir)

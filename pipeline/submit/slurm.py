@@ -180,12 +180,9 @@ def state(folder: Path, submission: Submission, stage: str) -> str:
     ended = _ended(folder, stage)
     if ended.exists():
         return {"0": "done", "75": "stopped"}.get(ended.read_text().strip(), "failed")
-    asked = subprocess.run(
-        ["scontrol", "show", "job", submission.ids[stage], "--oneliner"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = _asked("scontrol", "show", "job", submission.ids[stage], "--oneliner")
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        raise UserError(_explained(asked.stderr))
     fields = dict(word.partition("=")[::2] for word in asked.stdout.split())
     return STATES.get(fields["JobState"], "failed") if fields else "lost"
 
@@ -212,15 +209,20 @@ def fetch(folder: Path, submission: Submission, destination: Path) -> None:
 
 
 def _slurm(*command: str, text: str | None = None) -> str:
+    """What a command of Slurm prints. Raises UserError."""
+    done = _asked(*command, text=text)
+    if done.returncode:
+        raise UserError(_explained(done.stderr))
+    return done.stdout.strip()
+
+
+def _asked(*command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise UserError(
             f"no `{command[0]}` here: run this where jobs are submitted, on a login node"
         ) from None
-    if done.returncode:
-        raise UserError(_explained(done.stderr))
-    return done.stdout.strip()
 
 
 def _explained(complaint: str) -> str:

@@ -47,7 +47,7 @@ demo: venv
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: venv
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/slurm
 
 test-all: venv
 	$(BIN)/python -m pytest

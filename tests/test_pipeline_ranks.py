@@ -1,6 +1,7 @@
 """Two training ranks against one, in every stage and under every ZeRO stage, for real."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,6 @@ def test_two_ranks_train_like_one(
 
 
 EVERYTHING = [
-    "ppo.batch_size=16",
     "ppo.kl=k2",
     "ppo.kl_in=loss",
     "ppo.kl_target=6",
@@ -97,7 +97,7 @@ EVERYTHING = [
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [EVERYTHING, ["ppo.advantage=rloo", "ppo.samples_per_prompt=4"]])
 def test_two_ranks_of_everything_that_ppo_offers_train_like_one(
-    tiny_run: Path, tmp_path: Path, more: list[str]
+    tiny_run: Path, tmp_path: Path, finished: Callable[..., str], more: list[str]
 ) -> None:
     """Under ZeRO 3; the published weights are the average, of which every rank holds a part."""
     from safetensors.torch import load_file
@@ -106,21 +106,11 @@ def test_two_ranks_of_everything_that_ppo_offers_train_like_one(
         f"ppo.policy={tiny_run / 'sft' / 'final'}",
         f"ppo.reward_model={tiny_run / 'rm' / 'final'}",
     ]
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     runs = {"alone": ["train.ranks=1"], "together": ["train.ranks=2", "train.zero_stage=3"]}
     for name, settings in runs.items():
-        config = load_config("tiny", [*models, *more, *settings])
-        directory = RunDirectory(tmp_path / name)
-        directory.path.mkdir()
-        directory.config.write_text(dump_config(config), "utf-8")
-
-        def work(
-            shares: Shares, config: RunConfig = config, directory: RunDirectory = directory
-        ) -> int:
-            ppo.run(config, directory, shares)
-            return 0
-
-        assert launch(work, config, directory, ray_needed=True) == 0
+        overrides = [word for one in (*models, *more, *settings) for word in ("--set", one)]
+        command = ("run", "--config", "tiny", "--stage", "ppo", "--run-dir", str(tmp_path / name))
+        finished(*command, *overrides)
     alone, together = (read_metrics(tmp_path / name / "ppo" / "metrics.jsonl") for name in runs)
     for one, two in zip(alone, together, strict=True):
         same = {

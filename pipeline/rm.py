@@ -49,7 +49,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     tokenizer = load_tokenizer(source, config.model)
     pairs = ranks.on_main(lambda: collect(config, directory, source, tokenizer))
     if config.rm.rule_classifier:
-        train_rule_classifier(config, directory, source, tokenizer)
+        splits = {row["prompt_id"]: row["split"] for row in pairs}
+        train_rule_classifier(config, directory, source, tokenizer, splits)
     train, held_out = encode_groups(pairs, tokenizer, config)
     if ranks.is_main():
         note(f"{_pairs(train)} pairs in {len(train)} groups to learn, {_pairs(held_out)} held out")

@@ -7,6 +7,7 @@ is stopped begins anew.
 Shapes: B cases, R rules.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from align.data.config import FeedbackSource
 from align.data.errors import UserError
 from align.data.feedback import read_feedback
 from align.data.schemas import Record
+from align.data.splits import Split
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
@@ -37,14 +39,21 @@ from align.reward.rule_questions import RuleCase, cases_of, rule_texts
 
 
 def train_rule_classifier(
-    config: RunConfig, directory: RunDirectory, source: Path, tokenizer: PreTrainedTokenizerBase
+    config: RunConfig,
+    directory: RunDirectory,
+    source: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, Split],
 ) -> None:
-    """Publish `rm/rules/final`, unless it is there; on all ranks."""
+    """Publish `rm/rules/final`, unless it is there; on all ranks.
+
+    `splits` by prompt_id are those of the preference table.
+    """
     final = classifier_folder(directory)
     if final.is_dir():
         return
     records = ranks.on_main(lambda: _records(config, directory))
-    cases = _fitting(cases_of(records, config.data.held_out), tokenizer, config)
+    cases = _fitting(cases_of(records, splits, config.data.held_out), tokenizer, config)
     train = [one for one in cases if one.split == "train"]
     model: Any = load_scalar_model(source, config.model, config.seed)
     own_pad_token(tokenizer, model)

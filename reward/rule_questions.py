@@ -4,7 +4,7 @@ One classifier knows all rules, because it reads their text. Source: Glaese et a
 arXiv:2209.14375), the rule-conditional classifier; the question's wording is ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from align.data.messages import Message, assistant, user
@@ -30,8 +30,14 @@ def question(prompt: list[Message], answer: str, rule_text: str) -> list[Message
     return [*prompt, *assistant(answer), *user(asked)]
 
 
-def cases_of(records: Iterable[Record], held_out: float) -> list[RuleCase]:
-    """The rule judgements among the records; those of which people were unsure are left out."""
+def cases_of(
+    records: Iterable[Record], splits: Mapping[str, Split], held_out: float
+) -> list[RuleCase]:
+    """The rule judgements among the records; those of which people were unsure are left out.
+
+    `splits` has those of the preference table by prompt_id; a prompt without pairs is split as it
+    would have been there.
+    """
     return [
         RuleCase(
             question(
@@ -39,7 +45,8 @@ def cases_of(records: Iterable[Record], held_out: float) -> list[RuleCase]:
             ),
             record["rule_id"],
             record["severity"],
-            split_of(record["cluster_id"], held_out),
+            splits.get(record["prompt_id"])
+            or split_of(record["cluster_id"] or record["prompt_id"], held_out),
         )
         for record in records
         if record["kind"] == "rule" and record["severity"] != UNSURE and not record["gold"]

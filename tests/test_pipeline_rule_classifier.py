@@ -13,6 +13,7 @@ from align.data.errors import UserError
 from align.data.importers.header import header
 from align.data.messages import assistant, user
 from align.data.schemas import FEEDBACK, Record, completed
+from align.data.splits import Split
 from align.pipeline.config import RunConfig
 from align.pipeline.reward_mix import RewardMix
 from align.pipeline.reward_parts import Setting
@@ -79,7 +80,7 @@ def trained(one_rank: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     config = config_of(folder / "rules.jsonl")
     tokenizer = load_tokenizer("embedded", config.model)
     directory = RunDirectory(folder / "run")
-    train_rule_classifier(config, directory, Path("embedded"), tokenizer)
+    train_rule_classifier(config, directory, Path("embedded"), tokenizer, {})
     return folder / "run", config
 
 
@@ -131,14 +132,23 @@ def test_a_classifier_is_trained_once(trained: tuple[Path, RunConfig]) -> None:
     file = classifier_folder(RunDirectory(run)) / "model.safetensors"
     before = file.stat().st_mtime_ns
     tokenizer = load_tokenizer("embedded", config.model)
-    train_rule_classifier(config, RunDirectory(run), Path("embedded"), tokenizer)
+    train_rule_classifier(config, RunDirectory(run), Path("embedded"), tokenizer, {})
     assert file.stat().st_mtime_ns == before
 
 
 def test_who_is_unsure_and_gold_teach_nothing() -> None:
     rows = judgements(20)
-    assert len(cases_of(rows, 0.3)) == 20
-    assert len(cases_of([row | {"gold": True} for row in rows], 0.3)) == 0
+    assert len(cases_of(rows, {}, 0.3)) == 20
+    assert len(cases_of([row | {"gold": True} for row in rows], {}, 0.3)) == 0
+
+
+def test_a_prompt_is_held_out_where_its_pairs_are() -> None:
+    rows = [row | {"cluster_id": None} for row in judgements(200)]
+    held_out = sum(case.split == "test" for case in cases_of(rows, {}, 0.3))
+    assert 30 < held_out < 90  # by the prompt, where nobody clustered them
+    splits: dict[str, Split] = {row["prompt_id"]: "test" for row in rows[:50]}
+    assert all(case.split == "test" for case in cases_of(rows, splits, 0.0)[:50])
+    assert all(case.split == "train" for case in cases_of(rows, splits, 0.0)[50:])
 
 
 def test_feedback_without_rule_judgements_is_one_line(tmp_path: Path) -> None:
@@ -147,4 +157,4 @@ def test_feedback_without_rule_judgements_is_one_line(tmp_path: Path) -> None:
     config = config_of(file)
     tokenizer = load_tokenizer("embedded", config.model)
     with pytest.raises(UserError, match="no rule judgement among the feedback"):
-        train_rule_classifier(config, RunDirectory(tmp_path), Path("embedded"), tokenizer)
+        train_rule_classifier(config, RunDirectory(tmp_path), Path("embedded"), tokenizer, {})

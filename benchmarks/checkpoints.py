@@ -71,19 +71,19 @@ def save_and_restore(name: str, make: Callable[[], Any], config: RunConfig) -> N
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
         engines = stepped_engines(make, config)
-        checkpoints = Checkpoints(directory, "ppo", config, "data", steps=1)
+        checkpoints = Checkpoints(directory, "ppo", config, "data", steps=2)
         parts: dict[str, float] = {}
         with timed_calls(parts, saving, "stored_file"):
             with timed(parts, "snapshot"):
-                checkpoints._save(1, engines)
+                checkpoints._save(1, engines, {}, {})
             with timed(parts, "thread"):
                 checkpoints.finish()
         size = sum(file.stat().st_size for file in directory.path.rglob("*.safetensors")) / 1e6
         with timed(parts, "verify"):
-            again = Checkpoints(directory, "ppo", config, "data", steps=1)
+            again = Checkpoints(directory, "ppo", config, "data", steps=2)
         with timed(parts, "restore"):
             again.restore(engines)
-        lost = seconds_lost(engines, checkpoints)
+        lost = seconds_lost(make(), checkpoints, engines)
     print(
         f"{name:>8} {size:7.0f} {parts['snapshot']:10.2f} {parts['thread']:8.2f} "
         f"{parts['stored_file']:6.2f} {lost:7.2f} {lost / INTERVAL:9.2%} "
@@ -91,7 +91,7 @@ def save_and_restore(name: str, make: Callable[[], Any], config: RunConfig) -> N
     )
 
 
-def seconds_lost(engines: dict[str, Any], checkpoints: Checkpoints) -> float:
+def seconds_lost(model: Any, checkpoints: Checkpoints, engines: dict[str, Any]) -> float:
     """What a save adds to the steps during which it goes on: snapshot, and the cores it takes."""
     batch = torch.ones(4, 64, dtype=torch.long)
 
@@ -99,7 +99,7 @@ def seconds_lost(engines: dict[str, Any], checkpoints: Checkpoints) -> float:
         """So many steps, or until the save is done."""
         done = 0
         while done != count:
-            engines["policy"](input_ids=batch).logits.mean().backward()
+            model(input_ids=batch).logits.mean().backward()
             done += 1
             if count is None and checkpoints._saves._under_way.done():
                 break
@@ -107,7 +107,7 @@ def seconds_lost(engines: dict[str, Any], checkpoints: Checkpoints) -> float:
 
     steps(3)
     began = time.perf_counter()
-    checkpoints._save(2, engines)
+    checkpoints._save(2, engines, {}, {})
     count = steps(None)
     with_save = time.perf_counter() - began
     checkpoints.finish()

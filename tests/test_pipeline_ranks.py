@@ -22,7 +22,7 @@ from align.reward.pairs_file import read_pairs
 
 RUN = {"sft": sft.run, "rm": rm.run, "ppo": ppo.run}
 ZERO_STAGES = (0, 1, 2, 3)
-BUDGET = 800  # tokens of a micro-batch, so few that a step has an odd number of them
+BUDGET = 400  # tokens of a micro-batch, so few that a step has an odd number of them
 # Not token_accuracy: trl averages it over micro-batches, not over tokens.
 COMPARED = {
     "sft": ("loss", "grad_norm", "eval/loss"),

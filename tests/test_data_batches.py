@@ -93,7 +93,8 @@ def test_a_stream_crosses_epochs_with_every_row_once_in_each() -> None:
         assert rows[7 * epoch : 7 * epoch + 7] == epoch_order(7, 1, epoch)
 
 
-def test_a_stream_is_the_same_wherever_it_is_picked_up() -> None:
+def test_openrlhf_1322_and_nemo_rl_3599_no_prompt_is_lost_wherever_a_stream_is_picked_up() -> None:
+    """PPO draws a step's prompts from the step's number alone, so nothing in flight can be lost."""
     whole = list(stream(count=7, seed=1, start=0, length=40))
     for start in range(40):
         assert list(stream(count=7, seed=1, start=start, length=40 - start)) == whole[start:]

@@ -21,7 +21,7 @@ from align.policy.weights import Packed, checksum, checksum_of, load_packed
 
 PLACEMENT_SECONDS = 30
 RESTARTS = 3
-"""Dead workers that are started again between two syncs; more of them are no accident."""
+"""How often each worker may die between two syncs, on average; more often is no accident."""
 
 logger = logging.getLogger(__name__)
 
@@ -153,18 +153,25 @@ class RolloutWorkers:
 
     def _restart(self, index: int, error: RayActorError) -> str:
         """Start a dead worker again with the weights of the last sync; their digest."""
-        self._restarts += 1
-        reason = str(error).strip().splitlines()[0]
-        if self._restarts > RESTARTS:
-            raise RuntimeError(
-                f"rollout workers died {self._restarts} times since the last sync, the last was "
-                f"worker {index}: {reason}"
-            )
-        logger.warning("rollout worker %d died and starts again: %s", index, reason)
-        self._workers[index] = self._start(index)
-        # Calls of one actor run in order.
-        digests: list[str] = ray.get([self._workers[index].load.remote(*s) for s in self._sent])
-        return digests[-1]
+        while True:
+            self._restarts += 1
+            reason = str(error).strip().splitlines()[0]
+            if self._restarts > RESTARTS * len(self._workers):
+                raise RuntimeError(
+                    f"rollout workers died {self._restarts} times since the last sync, the last "
+                    f"was worker {index}: {reason}"
+                )
+            logger.warning("rollout worker %d died and starts again: %s", index, reason)
+            ray.kill(self._workers[index])  # one that is only out of reach would keep its CPUs
+            self._workers[index] = self._start(index)
+            try:
+                # Calls of one actor run in order.
+                digests: list[str] = ray.get(
+                    [self._workers[index].load.remote(*sent) for sent in self._sent]
+                )
+                return digests[-1]
+            except RayActorError as another:
+                error = another  # it was put on a node that is dead and not yet known to be
 
     def close(self) -> None:
         """End the workers and free their CPUs."""

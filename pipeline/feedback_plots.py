@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from align.data.messages import printable
+from align.pipeline.short_names import short_names
 from align.pipeline.svg import INK, SERIES, Plot, draw_plot
 from align.reward.feedback_statistics import Agreement, Measured, Missing, Rate
 
@@ -34,10 +35,11 @@ def rating_intervals(ratings: Sequence[RatingInterval], unit: str) -> Plot:
     """A dot with its interval for every player, the best on top; `unit` names the scale."""
     named = [replace(rating, player=printable(rating.player)) for rating in ratings]
     rows = sorted(named, key=lambda rating: rating.value)
+    labels = short_names([rating.player for rating in rows], LONGEST_LABEL)
     best = rows[-1]
     near = sum(rating.high >= best.low for rating in rows) - 1
     level = sum(f"{rating.value:.4g}" == f"{best.value:.4g}" for rating in rows)
-    title = f"{_short(best.player)} is ahead with {best.value:.4g}"
+    title = f"{labels[-1]} is ahead with {best.value:.4g}"
     if level > 1:
         title = f"{level} of {len(rows)} players are level with {best.value:.4g}"
     if near and level == 1:
@@ -47,8 +49,9 @@ def rating_intervals(ratings: Sequence[RatingInterval], unit: str) -> Plot:
         for height, rating in enumerate(rows):
             axes.plot([rating.low, rating.high], [height] * 2, color=SERIES[0], alpha=0.45, lw=3)
             axes.plot(rating.value, height, "o", ms=4, mew=0, color=SERIES[0])
-        axes.set_yticks(range(len(rows)), [_short(rating.player) for rating in rows])
-        axes.set(xlabel=f"{unit}, 95 % interval", ylim=(-0.7, len(rows) - 0.3))
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set(ylim=(-0.7, len(rows) - 0.3))
+        axes.set_xlabel(f"{unit}, 95 % interval", loc="right")  # longer than the axis at times
 
     described = "; ".join(
         f"{rating.player} {rating.value:.4g}, {rating.low:.4g} to {rating.high:.4g}"
@@ -60,12 +63,12 @@ def rating_intervals(ratings: Sequence[RatingInterval], unit: str) -> Plot:
 def agreement_matrix(agreement: Agreement) -> Plot:
     """How alike every two annotators judged. The stronger a cell, the more they agree.
 
-    Few annotators have numbers in their cells; of many, the size of a cell stands for n.
+    Few annotators have numbers in their cells; of many, the size of a cell stands for n. The axes
+    number the annotators, and the plot's key names them: no axis has room for 20 addresses.
     """
-    annotators = [printable(name) for name in agreement.annotators]
-    names, common = _without_common_start(annotators)
+    names = agreement.annotators
     couples = _couples(agreement)
-    title = _agreement_in_words(agreement, annotators, couples)
+    title = _agreement_in_words(agreement, couples)
 
     def draw(axes: Axes) -> None:
         most = max((n for *_, n, _ in couples), default=1)
@@ -77,26 +80,24 @@ def agreement_matrix(agreement: Agreement) -> Plot:
             if len(names) <= READABLE:
                 text = f"{agreed / n:.0%}\nn = {n}"
                 axes.annotate(text, (column, row), ha="center", va="center", size=8)
-        labels = [_short(name) for name in names]
-        axes.set_xticks(range(len(names)), labels, rotation=90)
-        axes.set_yticks(range(len(names)), labels)
+        numbers = [str(number) for number in range(1, len(names) + 1)]
+        axes.set_xticks(range(len(names)), numbers)
+        axes.set_yticks(range(len(names)), numbers)
         end = max(len(names), 1) - 0.5
         axes.set(xlim=(-0.5, end), ylim=(end, -0.5), aspect="equal")
-        legend = "" if len(names) <= READABLE else "larger: more judged by both"
-        axes.set_xlabel(", ".join(filter(None, [common and f"{common}…", legend])))
+        axes.set_xlabel("" if len(names) <= READABLE else "larger: more judged by both")
         axes.grid(False)
 
     described = "; ".join(
-        f"{names[row]} and {names[column]} {agreed / n:.0%} of {n}"
+        f"{row + 1} and {column + 1} {agreed / n:.0%} of {n}"
         for row, column, n, agreed in couples
         if row < column
     )
-    return draw_plot(title, f"{title}. {described}.", draw, min(4.2, 2.2 + 0.25 * len(names)))
+    height = min(4.2, 2.2 + 0.25 * len(names))
+    return draw_plot(title, f"{title}. {described}.", draw, height, key=names)
 
 
-def _agreement_in_words(
-    agreement: Agreement, names: Sequence[str], couples: Sequence[tuple[int, int, int, int]]
-) -> str:
+def _agreement_in_words(agreement: Agreement, couples: Sequence[tuple[int, int, int, int]]) -> str:
     """What all annotators do, and who of those that are drawn agrees least."""
     if isinstance(agreement.everybody, Missing):
         return "No two annotators judged the same answers"
@@ -106,13 +107,13 @@ def _agreement_in_words(
     for row, _, n, same in couples:
         judged[row] += n
         agreed[row] += same
-    drawn = ""
+    names, drawn = short_names(agreement.annotators, LONGEST_LABEL), ""
     if agreement.annotators_in_all > len(names):
         drawn = f"of the {len(names)} busiest of {agreement.annotators_in_all:,}, drawn here, "
     least = min(judged, key=lambda row: agreed[row] / judged[row], default=None)
     if least is None or (lowest := f"{agreed[least] / judged[least]:.0%}") == overall:
         return title
-    return f"{title}; {drawn}{_short(names[least])} least, on {lowest}"
+    return f"{title}; {drawn}{names[least]} ({least + 1}) least, on {lowest}"
 
 
 def biases(longer_won: Measured, first_won: Measured) -> Plot:
@@ -184,22 +185,6 @@ def _couples(agreement: Agreement) -> list[tuple[int, int, int, int]]:
         for column, n in enumerate(counts)
         if n
     ]
-
-
-def _without_common_start(names: Sequence[str]) -> tuple[list[str], str]:
-    """`study-worker-1` and `study-worker-2` differ in their ends alone."""
-    start = names[0][: names[0].rfind("-") + 1] if names else ""
-    if not all(name.startswith(start) and name != start for name in names):
-        start = ""
-    return [name.removeprefix(start) for name in names], start
-
-
-def _short(label: str) -> str:
-    """Cut in the middle: names often begin alike."""
-    if len(label) <= LONGEST_LABEL:
-        return label
-    half = (LONGEST_LABEL - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
 
 
 def _height(rows: int) -> float:

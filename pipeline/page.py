@@ -9,6 +9,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from align.data.atomic import written_whole
 from align.data.messages import printable
+from align.pipeline.short_names import short_names
 
 MAX_CHARACTERS = 2000
 """Longer texts are cut on a page, so that it stays small enough to mail."""
@@ -34,7 +35,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": _shown, "printable": printable}
+    environment.filters |= {"shown": _shown, "printable": printable, "short_names": short_names}
     html = environment.get_template(template).render(values)
     with written_whole(path) as file:
         # The name of a directory may hold bytes that are not UTF-8.

@@ -4,7 +4,7 @@ matplotlib draws with sentinel colours; each one becomes a CSS variable of the p
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from warnings import catch_warnings, filterwarnings
@@ -50,10 +50,16 @@ class Plot:
 
     title: str
     svg: Markup
+    key: Sequence[str] = ()
+    """What the numbers 1, 2, ... on its axes stand for."""
 
 
 def draw_plot(
-    title: str, description: str, draw: Callable[[Axes], None], height: float = 2.8
+    title: str,
+    description: str,
+    draw: Callable[[Axes], None],
+    height: float = 2.8,
+    key: Sequence[str] = (),
 ) -> Plot:
     """Let `draw` fill one pair of axes; `description` is what a screen reader says.
 
@@ -67,7 +73,7 @@ def draw_plot(
         figure = Figure(figsize=(4.6, height))
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return Plot(title, _for_the_page(buffer.getvalue().decode(), description))
+    return Plot(title, _for_the_page(buffer.getvalue().decode(), description), key)
 
 
 def _for_the_page(svg: str, description: str) -> Markup:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from align.data.importers.header import header
 from align.data.messages import assistant, user
@@ -166,9 +167,36 @@ MATRIX = Agreement(
 
 def test_the_matrix_names_who_agrees_least_and_leaves_out_who_never_met() -> None:
     plot = agreement_matrix(MATRIX)
-    assert plot.title == "Two annotators agree on 60% of what both judged; s-w-3 least, on 30%"
+    assert plot.title == "Two annotators agree on 60% of what both judged; s-w-3 (3) least, on 30%"
     assert "1 and 2 90% of 10; 1 and 3 30% of 10." in plot.svg
-    assert plot.svg.count("n = 10") == 4 and "s-w-…" in plot.svg
+    assert plot.svg.count("n = 10") == 4 and list(plot.key) == ["s-w-1", "s-w-2", "s-w-3"]
+
+
+NAMES = {
+    "addresses": [f"annotator.{chr(97 + i)}lexandra@research.example.org" for i in range(20)],
+    "long": [f"{'x' * 150}{i:02}{'y' * 150}" for i in range(20)],
+    "Chinese": [
+        f"标注员来自北京研究所第三数据标注小组成员编号{i:02}的那一位同事" for i in range(20)
+    ],
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_a_matrix_of_twenty_names_keeps_its_size_and_a_list_tells_them_apart(
+    names: list[str], tmp_path: Path
+) -> None:
+    page = page_of(tmp_path, [vote(0, "ab"[i % 2], name) for i, name in enumerate(names)])
+    html = (tmp_path / "x.html").read_text("utf-8")
+    figure = html[html.index("Two annotators agree") : html.index("</figure>")]
+    entries = re.findall(r'<li title="(.*?)"><bdi>(.*?)</bdi>', figure)
+    assert [full for full, _ in entries] == sorted(names) and "ol" in page.tags
+    shown = [label for _, label in entries]
+    assert len(set(shown)) == 20 and max(map(cell_len, shown)) <= 28
+    cells = re.findall(r'<path d="M (\S+) \S+ \nL (\S+) ', figure)
+    widest = max(abs(float(right) - float(left)) for left, right in cells)
+    assert widest > 0.8 * 4.6 * 72 / 20  # of the picture's width in points
+    drawn = figure[figure.index("<svg") : figure.index("</svg>")]
+    assert not [name for name in names if name[:8] in re.sub('aria-label=".*?"', "", drawn)]
 
 
 def test_the_title_of_the_matrix_speaks_of_all_and_says_who_is_drawn() -> None:

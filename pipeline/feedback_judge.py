@@ -3,6 +3,7 @@
 It writes raw records, `rbrm` by a rubric or `comparison` by a criterion, as any annotator does.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -152,7 +153,8 @@ def endpoint_judge(url: str, model: str | None, key_variable: str | None, out: P
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise UserError(f"--endpoint: {problem.removeprefix('Value error, ')}") from None
     endpoint.key()  # a missing key is told before any answer is read
-    return EndpointJudge(endpoint, out.with_name(f"{out.name}.replies.jsonl"), note)
+    kept = out.with_name(f"{out.name}.replies.jsonl")
+    return EndpointJudge(endpoint, kept, note, heard=threading.Event())
 
 
 def judge(asked: Asked, bare: bool, task: Task, who: Judge, out: Path) -> None:

@@ -282,6 +282,15 @@ def test_a_file_that_cannot_hold_records_is_told_before_anybody_is_asked(
     assert server.asked == []
 
 
+def test_an_address_at_which_nothing_listens_is_told_soon(
+    feedback: Align, rows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    nobody = ["--endpoint", "http://127.0.0.1:9/v1", "--endpoint-model", "tiny-judge"]
+    with pytest.raises(UserError, match=r"nothing listens there \(3 tries: .*refused"):
+        feedback(*rows, "--pairwise", "helpful", *nobody)
+
+
 def test_answers_with_nothing_beside_them_cannot_be_compared(
     feedback: Align, tmp_path: Path, server: Server
 ) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -300,6 +301,30 @@ def test_nobody_there_is_one_line(serve: Serve, tmp_path: Path) -> None:
     text = complaint(EndpointJudge(nobody, judge.kept))
     assert text.startswith("http://127.0.0.1:9/v1/chat/completions: no answer within 1 s (")
     assert "refused" in text and "is the server up" in text
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_where_nobody_ever_answered_it_is_given_up_after_three_tries(
+    serve: Serve, tmp_path: Path, workers: int
+) -> None:
+    told: list[str] = []
+    judge = judge_at(serve(good), tmp_path, deadline=300, workers=workers)
+    nobody = judge.endpoint.model_copy(update={"url": "http://127.0.0.1:9/v1"})
+    text = complaint(EndpointJudge(nobody, judge.kept, told.append, threading.Event()))
+    assert text.startswith("http://127.0.0.1:9/v1/chat/completions: nothing listens there (3 tries")
+    assert "refused" in text and len(told) == 2
+
+
+@pytest.mark.parametrize("first", [good, lambda number, body: Answer(503, b"")])
+def test_a_server_that_answered_once_is_waited_for(
+    serve: Serve, tmp_path: Path, first: Script
+) -> None:
+    """It is gone after its first answer, and comes back after more tries than nobody is given."""
+    judge = replace(judge_at(serve(first), tmp_path, tries=3), heard=threading.Event())
+    with suppress(UserError):
+        judge.ask(QUESTIONS[:1], letters=2)
+    gone = judge.endpoint.model_copy(update={"url": "http://127.0.0.1:9/v1", "tries": 5})
+    assert "(try 5 of 5: " in complaint(replace(judge, endpoint=gone), QUESTIONS[1:])
 
 
 def test_what_came_is_kept_and_the_same_call_asks_for_the_rest(

@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from align.data.errors import DataError, UserError
+from align.data.errors import DataError, UserError, naming
 from align.data.messages import Message, sha256_of, shown
 from align.reward.judge.asking import Replies
 from align.reward.judge.letters import LETTERS
@@ -50,6 +50,9 @@ class EndpointJudge:
     kept: Path
     tell: Callable[[str], None] = print
     """Takes a line for people to read, while the server is waited for."""
+    heard: threading.Event | None = None
+    """Set once the server has answered. Without it, a server that is not there yet is waited for as
+    long as one that is busy."""
 
     @property
     def id(self) -> str:
@@ -154,6 +157,7 @@ class EndpointJudge:
                 stop,
                 lambda text: read_letters(_top_logprobs(text, self.endpoint), letters),
                 waiting,
+                self.heard,
             )
         except Declined as error:
             return error
@@ -236,7 +240,7 @@ def _appended(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         raise UserError(f"{path}: replies cannot be kept there: {error.strerror}") from None
     try:
-        with file:
+        with naming(path), file:
             yield file
     finally:
         if not path.stat().st_size:

@@ -28,6 +28,7 @@ Reply = TypeVar("Reply")
 
 BUSY = (408, 429)  # and 5xx: the same request may succeed later
 ABOUT_THIS_REQUEST = (400, 413, 422)  # too long, or refused by a content filter; others may pass
+NOBODY = 3  # tries of an address at which nothing has ever answered
 LONGEST_WAIT = 30.0  # seconds between two tries, where the server asks for no longer one
 LARGEST_REPLY = 2**24  # bytes
 CHUNK = 2**16
@@ -116,6 +117,10 @@ class Busy(Exception):
         self.wait = wait  # seconds that the server asks for
 
 
+class Unreachable(Busy):
+    """No connection: nothing listens at the address, or not yet."""
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """urllib would send the API key along to wherever the server points."""
 
@@ -132,11 +137,14 @@ def post(
     stop: threading.Event,
     read: Callable[[str], Reply],
     waiting: Waiting,
+    heard: threading.Event | None = None,
 ) -> Reply:
     """What `read` makes of the server's reply; where it raises Busy the server is asked again.
 
-    `stop`, once set, ends the waiting between tries. Raises: Declined; UserError if the server is
-    down, slow or without sense beyond the deadline, or refuses us.
+    `stop`, once set, ends the waiting between tries. `heard` is set as soon as the server answers;
+    until then it has NOBODY tries to take a connection, and without `heard` all of them. Raises:
+    Declined; UserError if the server is down, slow or without sense beyond the deadline, or refuses
+    us.
     """
     key = server.key()
     request = urllib.request.Request(
@@ -150,8 +158,18 @@ def post(
     while True:
         tries += 1
         try:
-            return read(_one_try(request, server, key, end))
+            text = _one_try(request, server, key, end)
+            if heard is not None:
+                heard.set()
+            return read(text)
         except Busy as busy:
+            if heard is not None and not isinstance(busy, Unreachable):
+                heard.set()
+            if heard is not None and not heard.is_set() and tries == NOBODY:
+                raise UserError(
+                    f"{request.full_url}: nothing listens there ({tries} tries: {busy}): start the "
+                    "server, or mend the address"
+                ) from None
             pause = max(busy.wait, wait * random.uniform(0.5, 1))  # not all workers at once
             last = tries == server.tries or time.monotonic() + pause >= end
             if not last:
@@ -173,9 +191,11 @@ def _one_try(request: urllib.request.Request, endpoint: Server, key: str | None,
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(error, endpoint, key) from None
+    except urllib.error.URLError as error:
+        raise Unreachable(_without(key, str(error.reason))) from None
     except TimeoutError:
         raise Busy(f"silent for {timeout:.3g} s") from None
-    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+    except (OSError, http.client.HTTPException) as error:
         raise Busy(_without(key, str(error) or type(error).__name__)) from None
 
 

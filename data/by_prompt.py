@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.data.arrays import Ints, runs
+from align.data.errors import naming
 from align.data.record_batches import plain
 from align.data.schemas import FEEDBACK
 
@@ -136,7 +137,11 @@ def _written(held: dict[str, list[pa.RecordBatch]], folder: Path, number: int) -
         rows = -(-len(table) // BLOCKS)
         blocks = table.combine_chunks().to_batches(max_chunksize=rows)
         path = folder / f"{number}-{kind}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with (
+            naming(path),
+            pa.OSFile(str(path), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             for block in blocks:
                 writer.write_batch(block)
         runs.append(

@@ -1,6 +1,5 @@
 """The `align` command. Heavy modules are imported inside the command that needs them."""
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -8,14 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from align.data.errors import UserError
+from align.data.errors import DISK_ERRORS, UserError
 from align.data.messages import printable
 from align.pipeline.feedback_cli import feedback
 from align.pipeline.jobs_cli import jobs
 from align.pipeline.options import Config, Overrides, Resume, RunDir, RunDirectoryOption, Stages
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""A full or a read-only disk, at whatever line it is met."""
 
 INTERRUPTED = 130
 """Exit code that typer gives a command that Ctrl-C ended, as shells do."""
@@ -42,6 +38,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         code = app(prog_name="align", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:  # a wrong option: its exit code is 2
         message = " ".join(error.format_message().split()).removesuffix(".")
         _complain(f"{message.replace('Value error, ', '')}; see `align --help`")
@@ -52,11 +49,26 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        _complain(f"{error.filename or 'a file'}: {error.strerror}: mend it and try again")
+        # An error that names no file may be that of stdout: a line more tells.
+        unprintable = _stdout_fails("" if error.filename else "\n")
+        where = error.filename or ("stdout" if unprintable else "a file")
+        _complain(f"{where}: {os.strerror(error.errno)}: mend it and try again")
         code = 2
     if code == INTERRUPTED:
         _complain("interrupted; nothing is half-written, and the same command may be given again")
     sys.exit(code)
+
+
+def _stdout_fails(text: str) -> bool:
+    """Whether printing this, and what is left, meets a full disk. Then it is dropped: Python would
+    try once more at its end, and exit with 120."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _complain(problems: str) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from align.data.atomic import written_whole
-from align.data.errors import DataError, UserError
+from align.data.errors import DataError, UserError, naming
 from align.pipeline.results import read_json_lines
 
 FILE_NAME = "metrics.jsonl"
@@ -113,8 +113,9 @@ class MetricsLog:
         self._last_step = step
         values = {name: float(metrics[name]) for name in sorted(metrics, key=self._position)}
         row = {name: self._finite_or_none(step, name, value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
+            self._file.flush()
         self._tensorboard.write(step, values)
         if self._wandb is not None:
             self._wandb.log(values, step=step)

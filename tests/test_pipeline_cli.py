@@ -189,6 +189,47 @@ def test_a_bug_shows_its_traceback_and_exits_with_1(
     assert "Traceback" in done.stderr and "RuntimeError: ours" in done.stderr
 
 
+def test_a_file_that_cannot_grow_is_one_line_that_names_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "sitecustomize.py").write_text(
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from align.data.atomic import write_jsonl\n"
+        "from align.pipeline import inputs\n"
+        "def long(*_): write_jsonl(Path('long.jsonl'), [{'text': 'x' * 99_999}])\n"
+        "inputs.check_inputs = long\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(config.parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    said = complaint("run", "--config", "some.yaml", "--dry-run", cwd=config.parent)
+    assert said == "long.jsonl: File too large: mend it and try again"
+    assert not list(config.parent.glob("*long.jsonl*"))
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "plan --config tiny"])
+def test_a_full_disk_under_stdout_is_one_line(
+    config: Path, arguments: str, unbuffered: str
+) -> None:
+    program = "from align.pipeline.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments.split()],
+            cwd=config.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "align: stdout: No space left on device: mend it and try again\n"
+
+
 def test_ctrl_c_is_one_line_and_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:

@@ -156,7 +156,7 @@ def _print_ratings(criterion: str, found: Ratings) -> None:
         note(found.note)
     if found.next_battles:
         section(f"Who should meet next ({criterion}), the most telling battle first")
-        print_table(("player", "and"), found.next_battles)
+        print_table(("player", "and"), found.next_battles, names=2)
 
 
 def _print_players(players: Sequence[Rating]) -> None:

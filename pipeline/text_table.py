@@ -7,14 +7,21 @@ from rich.text import Text
 
 from align.data.messages import printable
 from align.pipeline.progress import console
+from align.pipeline.short_names import short_names
 from align.reward.feedback_statistics import Measured, Missing
 
 UNKNOWN = "-"
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Names on the left, numbers flush right. Nothing is wrapped or cut."""
-    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
+    """Names on the left, numbers flush right. The first `names` columns are cut where they are
+    long; nothing else is, and nothing is wrapped."""
+    cut = [short_names([row[place] for row in rows]) for place in range(names)]
+    columns = [
+        *cut,
+        *([printable(row[place]) for row in rows] for place in range(names, len(header))),
+    ]
+    lines = [header, *zip(*columns, strict=True)]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for number, row in enumerate(lines):
         cells = [

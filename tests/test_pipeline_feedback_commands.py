@@ -393,6 +393,22 @@ def test_one_annotator_alone_agrees_with_nobody(feedback: Align, tmp_path: Path)
     json.loads((out / "agreement.json").read_text("utf-8"), parse_constant=pytest.fail)
 
 
+def test_a_long_name_does_not_widen_the_tables_and_is_whole_in_the_json(
+    feedback: Align, tmp_path: Path
+) -> None:
+    votes = study(5, player_a="p" * 300, player_b="p" * 299 + "q")
+    long = [one | {"annotator_id": "x" * 300} for one in votes if one["annotator_id"] == "coin"]
+    votes = [one for one in votes if one["annotator_id"] != "coin"] + long
+    path, out = file_of(tmp_path, votes), tmp_path / "out"
+    for command in ("inspect", "agreement"):
+        printed = feedback(command, path, "--out", str(out))
+        rows = [line for line in printed.splitlines() if str(tmp_path) not in line]
+        assert max(map(len, rows)) < 140 and f"{'x' * 19}…{'x' * 19}" in printed
+        assert "x" * 300 in (out / f"{command}.json").read_text("utf-8")
+    met = feedback("agreement", path, "--next-battles", "1").split("Who should meet next")[1]
+    assert max(map(len, met.splitlines())) < 100 and "pq" in met
+
+
 def test_players_who_never_met_are_in_groups_of_their_own(feedback: Align, tmp_path: Path) -> None:
     votes = [
         vote(f"{i}{players}", "ab"[i % 2], prompt=f"{i}", player_a=players[0], player_b=players[1])

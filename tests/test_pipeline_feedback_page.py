@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from rich.cells import cell_len
 
 from align.data.importers.header import header
@@ -19,6 +20,7 @@ from align.pipeline.feedback_plots import (
     rating_intervals,
     votes_per_annotator,
 )
+from align.pipeline.short_names import short_names
 from align.reward.feedback_statistics import Agreement, Missing, Rate, statistics_of
 
 HOSTILE = "<script>alert(1)</script> & $x_$ \u202e\u05e9\u05dc\u05d5\u05dd\u202c \u4f60"
@@ -95,7 +97,10 @@ def test_names_are_shown_as_text(tmp_path: Path) -> None:
     records = [vote(0, "a", HOSTILE, source=HOSTILE), vote(5, "b", "other")]
     page = page_of(tmp_path, records, notes=[HOSTILE])
     shown = HOSTILE.replace("\u202e", r"\u202e").replace("\u202c", r"\u202c")
-    assert "script" not in page.tags and page.text.count(shown) >= 3
+    assert "script" not in page.tags and shown in page.text
+    html = (tmp_path / "x.html").read_text("utf-8")
+    assert html.count(f'title="{escape(shown)}"') >= 2  # of the names, which are cut in the tables
+    assert page.text.count(short_names([shown])[0]) >= 2
     assert "\u202e" not in page.text
 
 
@@ -112,6 +117,15 @@ def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
     text = " ".join(page_of(tmp_path, []).text.split())
     assert "Records 0 on 0 prompts" in text and "First shown won — there are no comparisons" in text
     assert "nan" not in text
+
+
+def test_long_names_in_a_table_are_cut_and_whole_in_their_title(tmp_path: Path) -> None:
+    names = [f"{'x' * 150}{digit}{'y' * 150}" for digit in "12"]
+    page_of(tmp_path, [vote(i, "a", names[i % 2]) for i in range(4)])
+    html = (tmp_path / "x.html").read_text("utf-8")
+    rows = dict(re.findall(r'<th scope="row" dir="auto" title="(.*?)">(.*?)</th>', html))
+    assert set(names) <= set(rows) and rows["comparison"] == "comparison"
+    assert rows[names[0]] != rows[names[1]] and len(rows[names[0]]) <= 40
 
 
 def test_a_long_table_names_the_busiest_and_counts_the_rest(tmp_path: Path) -> None:

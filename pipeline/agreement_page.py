@@ -14,7 +14,12 @@ from align.pipeline.feedback_plots import (
 )
 from align.pipeline.page import UNKNOWN, Headline, percent, write_page
 from align.pipeline.svg import Plot
-from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures
+from align.reward.annotator_report import (
+    NO_MAJORITY,
+    AnnotatorLine,
+    AnnotatorReport,
+    PoolFigures,
+)
 from align.reward.annotators.agreement import Statistic
 from align.reward.feedback_statistics import agreement_of
 from align.reward.player_ratings import NEVER_MET, Ratings
@@ -76,7 +81,9 @@ def _headlines(pool: PoolFigures) -> list[Headline]:
         Headline(
             "Dawid-Skene",
             percent(majority.same / majority.items if majority.items else None),
-            f"agrees with the majority, of {majority.items:,} items that have one",
+            f"agrees with the majority, of {majority.items:,} items that have one"
+            if majority.items
+            else NO_MAJORITY,
         ),
     ]
 

@@ -11,7 +11,13 @@ from align.pipeline.feedback_sources import Asked, read
 from align.pipeline.progress import note, section
 from align.pipeline.run_directory import write_json
 from align.pipeline.text_table import UNKNOWN, number, print_table
-from align.reward.annotator_report import AnnotatorLine, AnnotatorReport, PoolFigures, report_on
+from align.reward.annotator_report import (
+    NO_MAJORITY,
+    AnnotatorLine,
+    AnnotatorReport,
+    PoolFigures,
+    report_on,
+)
 from align.reward.annotators.agreement import Statistic
 from align.reward.annotators.pools import BAR
 from align.reward.player_ratings import NEVER_MET, Rating, Ratings, ratings_of
@@ -94,7 +100,8 @@ def _print_pool(pool: PoolFigures) -> None:
     ]
     print_table(("of two answers: better, worse or tie", "", "items", ""), rows)
     same, items = pool.majority.same, pool.majority.items
-    note(f"Dawid-Skene and the majority agree on {same:,} of {items:,} items that have one")
+    compared = f"the majority agree on {same:,} of {items:,} items that have one"
+    note(f"Dawid-Skene and {compared}" if items else f"Dawid-Skene has no measure: {NO_MAJORITY}")
 
 
 def _print_annotators(lines: Sequence[AnnotatorLine]) -> None:

@@ -33,6 +33,7 @@ from align.reward.feedback.votes import votes_on_pairs
 from align.reward.reliability import Share
 
 NOT_TWO = "it compares exactly two annotators"
+NO_MAJORITY = "no item has a majority of two votes or more"
 IS_GOLD = "says what is right on gold items"
 
 
@@ -61,7 +62,8 @@ class AnnotatorLine:
 
 @dataclass(frozen=True)
 class Majority:
-    """Dawid-Skene against the majority of votes, over the items that have a majority."""
+    """Dawid-Skene against the majority of votes, over the items that two or more judged and that
+    have a majority: one vote alone outvotes nobody."""
 
     items: int
     same: int
@@ -150,7 +152,7 @@ def _pool(votes: Votes, fitted: dawid_skene.DawidSkene) -> PoolFigures:
     two = len(voters) == 2
     table = contingency(votes, int(voters[0]), int(voters[1])) if two else None
     majority_I = votes.majority()
-    known_I = majority_I != UNKNOWN
+    known_I = (majority_I != UNKNOWN) & (votes.counts().sum(axis=1) > 1)
     same_I = known_I & (fitted.posterior_IL.argmax(axis=1) == majority_I)
     return PoolFigures(
         annotators=len(voters),

@@ -393,6 +393,21 @@ def test_one_annotator_alone_agrees_with_nobody(feedback: Align, tmp_path: Path)
     json.loads((out / "agreement.json").read_text("utf-8"), parse_constant=pytest.fail)
 
 
+def test_without_an_item_of_two_votes_dawid_skene_has_no_measure(
+    feedback: Align, tmp_path: Path
+) -> None:
+    votes = [vote(f"{i}", "aab"[i % 3], prompt=f"P{i}", annotator_id="xy"[i % 2]) for i in range(9)]
+    out = tmp_path / "out"
+    printed = feedback("agreement", file_of(tmp_path, votes), "--out", str(out))
+    none = "no item has a majority of two votes or more"
+    assert f"Dawid-Skene has no measure: {none}" in printed
+    assert "Dawid-Skene and the majority" not in printed
+    html = words((out / "agreement.html").read_text("utf-8"))
+    assert f'<dt>Dawid-Skene</dt><dd class="value">—</dd><dd class="quiet">{none}</dd>' in html
+    pool = json.loads((out / "agreement.json").read_text("utf-8"))["pool"]
+    assert pool["majority"] == {"items": 0, "same": 0}
+
+
 def test_a_long_name_does_not_widen_the_tables_and_is_whole_in_the_json(
     feedback: Align, tmp_path: Path
 ) -> None:

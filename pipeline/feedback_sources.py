@@ -66,7 +66,22 @@ def asked(
     for source in sources:
         if source.path is not None and not source.path.exists():
             raise UserError(f"{source.path}: there is no such file or folder")
+    _check_once(sources)
     return Asked(tuple(sources), settings)
+
+
+def _check_once(sources: Iterable[FeedbackSource]) -> None:
+    """Raises: UserError for a source that is given twice, be it by two names of one file."""
+    seen: dict[tuple[int, int, str], Path] = {}
+    for source in sources:
+        assert source.path is not None
+        file = source.path.stat()
+        earlier = seen.setdefault(
+            (file.st_dev, file.st_ino, source.model_dump_json(exclude={"path"})), source.path
+        )
+        if earlier is not source.path:
+            name = "" if earlier == source.path else f", first as {earlier}"
+            raise UserError(f"{source.path}: the file is given twice{name}; give it once")
 
 
 def read(wanted: Asked, folder: Path | None, rejected: Path | None) -> list[Record]:

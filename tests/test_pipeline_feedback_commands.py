@@ -281,7 +281,24 @@ def test_what_is_read_is_never_replaced(
     assert path.read_bytes() == before
 
 
-def test_the_same_file_twice_is_told_by_its_ids(feedback: Align, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["validate", "convert", "inspect"])
+@pytest.mark.parametrize("again", ["votes.jsonl", "./votes.jsonl", "link.jsonl", "hard.jsonl"])
+def test_a_file_that_is_given_twice_is_told(
+    feedback: Align, tmp_path: Path, command: str, again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file_of(tmp_path, study(5))
+    (tmp_path / "link.jsonl").symlink_to(path)
+    (tmp_path / "hard.jsonl").hardlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", "pairs.parquet"] if command == "convert" else []
+    said = complaint(feedback, command, "votes.jsonl", again, *out)
+    name = tmp_path / again
+    first = "" if name == Path(path) else f", first as {path}"
+    assert said == f"{name}: the file is given twice{first}; give it once"
+    assert not (tmp_path / "pairs.parquet").exists()
+
+
+def test_a_copy_of_a_file_is_told_by_its_ids(feedback: Align, tmp_path: Path) -> None:
     one, other = file_of(tmp_path, study(5)), file_of(tmp_path, study(5), "copy.jsonl")
     said = complaint(feedback, "validate", one, other)
     assert said.startswith(f"{other}:1: feedback_id: ann-0 is the id of an earlier row")

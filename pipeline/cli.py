@@ -22,6 +22,7 @@ app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of the commands below it, too
 )
 app.add_typer(feedback, name="feedback")
 app.add_typer(jobs, name="jobs")

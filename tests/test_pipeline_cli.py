@@ -82,6 +82,16 @@ def test_help_names_the_commands_that_work_and_no_other(tmp_path: Path) -> None:
     assert names == about_runs | {"submit", "jobs", "doctor", "feedback"}
 
 
+@pytest.mark.parametrize(
+    "command", ["", "run", "plan", "feedback", "feedback judge", "jobs", "jobs logs"]
+)
+def test_h_is_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("-h", "--help"):
+        cli.app([*command.split(), option], prog_name="align", standalone_mode=False)
+    first, *rest = capsys.readouterr().out.split("Usage: align")[1:]
+    assert [first] == rest and "-h, --help" in first
+
+
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "align", "--version"],

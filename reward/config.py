@@ -27,8 +27,8 @@ class QuestionsConfig(Section):
     """A score by the weights of the questions, the overall judgement alone, or a score by weights
     that are learned from overall judgements and battles."""
     least_gap: float = Field(default=0.1, ge=0)
-    """Scores closer than this are a tie where one record asks about both answers; answers that were
-    judged apart make no pair then, as nobody called them equal."""
+    """Equal scores, and closer ones than this, are a tie where one record asks about both answers;
+    answers that were judged apart make no pair then, as nobody called them equal."""
     criterion_weights: dict[str, float] = Field(default_factory=dict)
     """How much each criterion counts in a score: 1 where it is not named."""
 
@@ -70,8 +70,8 @@ class JudgesConfig(Section):
     """Judge models that grade answers by a rubric."""
 
     least_gap: float = Field(default=0.1, ge=0)
-    """Expected rewards closer than this make no pair: a judge differs by as much with itself when
-    the options change places."""
+    """Equal expected rewards, and closer ones than this, make no pair: a judge differs by as much
+    with itself when the options change places."""
 
 
 class EligibilityConfig(Section):

@@ -262,6 +262,30 @@ def test_least_gap_is_where_a_tie_ends() -> None:
     assert pairs([one], questions={"least_gap": 0.25})["b", "a"]["target_prob"] == 1.0
 
 
+def test_equal_scores_are_a_tie_or_nothing_at_any_least_gap() -> None:
+    free: dict[str, Any] = {"questions": {"least_gap": 0}, "judges": {"least_gap": 0}}
+    equal = asked("f", "ab", given(0.5), given(0.5))
+    assert [row["target_prob"] for row in pairs([equal], **free).values()] == [0.5]
+    even = {"questions": {"mode": "overall", "least_gap": 0}}
+    judged = equal | {"overall": 0}
+    assert [row["target_prob"] for row in pairs([judged], **even).values()] == [0.5]
+    alone = [asked(name, name, given(0.5)) for name in "ab"]
+    assert pairs(alone, **free) == {}
+    assert pairs([expected("f", "a", 0.8), expected("g", "b", 0.8)], **free) == {}
+    assert set(pairs([expected("f", "a", 0.8), expected("g", "b", 0.81)], **free)) == {("b", "a")}
+
+
+def test_means_of_the_same_scores_in_another_order_are_equal() -> None:
+    good = {"a": (1, 1, 4), "b": (4, 1, 1)}  # of ten questions
+    records = [
+        asked(f"{answer}{place}", answer, *(given(float(q < count), f"q{q}") for q in range(10)))
+        for answer, counts in good.items()
+        for place, count in enumerate(counts)
+    ]
+    assert 0.1 + 0.1 + 0.4 != 0.4 + 0.1 + 0.1
+    assert pairs(records, questions={"least_gap": 0}) == {}
+
+
 TRUE_WEIGHTS = np.array([3.0, -1.0, 0.5, 2.0, 0.0])
 
 
@@ -322,19 +346,21 @@ def test_weights_are_learned_from_battles_of_the_same_answers_too() -> None:
         parts(mute, config)
 
 
-def test_a_judge_that_always_says_the_same_makes_no_pair() -> None:
-    def verdict(name: str, answer: str, reward: float, judge: str = "j") -> Record:
-        return record(
-            "rbrm", name, answer, reward=reward, judge_id=judge, rubric_id="r",
-            rubric_version="1", annotator_kind="model",
-        )  # fmt: skip
+def expected(name: str, answer: str, reward: float, judge: str = "j") -> Record:
+    """What a judge gives one answer."""
+    return record(
+        "rbrm", name, answer, reward=reward, judge_id=judge, rubric_id="r",
+        rubric_version="1", annotator_kind="model",
+    )  # fmt: skip
 
-    assert pairs([verdict("f", "a", 0.7), verdict("g", "b", 0.7)]) == {}
-    made = pairs([verdict("f", "a", 0.7), verdict("g", "b", -0.5)])
+
+def test_a_judge_that_always_says_the_same_makes_no_pair() -> None:
+    assert pairs([expected("f", "a", 0.7), expected("g", "b", 0.7)]) == {}
+    made = pairs([expected("f", "a", 0.7), expected("g", "b", -0.5)])
     assert made["a", "b"]["margin"] == pytest.approx(1.2)
     # Rewards of two judges have no common scale.
-    assert pairs([verdict("f", "a", 0.7), verdict("g", "b", -0.5, judge="k")]) == {}
-    near = [verdict("f", "a", 0.7), verdict("g", "b", 0.62)]
+    assert pairs([expected("f", "a", 0.7), expected("g", "b", -0.5, judge="k")]) == {}
+    near = [expected("f", "a", 0.7), expected("g", "b", 0.62)]
     assert pairs(near) == {} and set(pairs(near, judges={"least_gap": 0.05})) == {("a", "b")}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from align.data.arrays import (
+    Flags,
     Floats,
     Ints,
     combinations,
@@ -21,6 +22,8 @@ from align.data.arrays import (
     run_means,
     runs,
 )
+
+ROUNDING = 1e-9  # means of the same scores, summed in another order, differ by less
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def together(
 
 
 def by_score(start_R1: Ints, score_A: Floats, least_gap: float) -> Opinions:
-    """All two answers of a record by their scores; closer than `least_gap` is a tie.
+    """All two answers of a record by their scores; equal or closer than `least_gap` is a tie.
 
     An answer without a score (nan) is in no pair.
     """
@@ -74,8 +77,13 @@ def by_score(start_R1: Ints, score_A: Floats, least_gap: float) -> Opinions:
     known = ~np.isnan(score_A[first] - score_A[second])
     first, second = first[known], second[known]
     gap = score_A[first] - score_A[second]
-    prob = np.where(np.abs(gap) < least_gap, 0.5, (gap > 0).astype(float))
+    prob = np.where(_is_apart(gap, least_gap), (gap > 0).astype(float), 0.5)
     return together(start_R1, first, second, prob, scores=(score_A[first], score_A[second]))
+
+
+def _is_apart(gap_O: Floats, least_gap: float) -> Flags:
+    """Which scores differ, by `least_gap` or more."""
+    return np.asarray(np.abs(gap_O) >= max(least_gap, ROUNDING))
 
 
 def answer_codes(table: pa.Table) -> Ints:
@@ -90,9 +98,9 @@ def apart(
 ) -> Opinions:
     """Compare answers that were judged one at a time: same prompt, criterion and source.
 
-    Several scores of one answer are averaged. Scores closer than `least_gap` say nothing: nobody
-    saw the two answers together and called them equal. `also` names further columns in which the
-    records of a group agree. Records without a score (nan) say nothing.
+    Several scores of one answer are averaged. Equal scores, or closer ones than `least_gap`, say
+    nothing: nobody saw the two answers together and called them equal. `also` names further columns
+    in which the records of a group agree. Records without a score (nan) say nothing.
     """
     start_R1, _ = ragged(table["completion_ids"])
     record_S = np.flatnonzero(~np.isnan(score_R))
@@ -105,7 +113,7 @@ def apart(
     record_S, group_U = record_S[order], group_S[order][start_U1[:-1]]
     score_U = run_means(score_R[record_S], start_U1)
     first, second = combinations(runs(group_U)[1])
-    kept = np.abs(score_U[first] - score_U[second]) >= least_gap
+    kept = _is_apart(score_U[first] - score_U[second], least_gap)
     first, second = first[kept], second[kept]
     return Opinions(
         start_R1[record_S[start_U1[first]]],

@@ -28,12 +28,11 @@ from align.reward.feedback.opinions import Opinions, answer_codes, apart, eviden
 
 UNSURE = 3
 SCALE = 4  # from clearly follows to clearly breaks
-LEAST_GAP = 1e-9  # any difference of (mean) severities counts
 
 
 def opinions(table: pa.Table) -> Opinions:
     """Pairs of answers with different severity; margin = difference / 4. Equal ones make none."""
-    return apart(table, (5 - _severities(table)) / SCALE, LEAST_GAP)
+    return apart(table, (5 - _severities(table)) / SCALE, least_gap=0)
 
 
 def verdicts(table: pa.Table, hard: Sequence[str]) -> Opinions:

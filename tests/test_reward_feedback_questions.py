@@ -81,6 +81,19 @@ def test_a_gate_beats_any_sum() -> None:
     assert pair["chosen_id"] == "b"
 
 
+def test_a_gate_beats_any_sum_by_learned_weights_too() -> None:
+    """By a negative weight, an answer can be as bad as -1."""
+    record = asked(
+        "f",
+        [given(0.0, name="bad"), given(0.0, 0, True, "gate")],
+        [given(1.0, name="bad"), given(1.0, 0, True, "gate")],
+        texts="ab",
+    )
+    table = pa.Table.from_batches([record_batch([record])])
+    failed, worst = weighted_scores(table, {}, {"bad": -1.0, "gate": 0.0}).tolist()
+    assert failed < worst == -1.0
+
+
 def test_answers_of_one_record_are_paired_by_their_scores() -> None:
     record = asked("f", [given(0.2)], [given(0.9)], [given(0.25)], texts="abc")
     pairs = {(p["chosen_id"], p["rejected_id"]): p for p in to_pairs([record])}

@@ -2,10 +2,10 @@
 
 A criterion's score is the sum of weight * value over the sum of weights, of its questions that were
 answered: N/A leaves the denominator. The score of an answer is the mean over criteria, weighted by
-W_c; or FAILED if a gate was failed. Values are 0 to 1, where 1 is good: whoever records an answer
-to a negative question turns its value around (`data/questionnaires.py`). WebGPT (Nakano et al.
-2021, arXiv:2112.09332, section 3.2) collected such answers and trained on the overall judgement
-alone: mode `overall`.
+W_c; or below all such means if a gate was failed. Values are 0 to 1, where 1 is good: whoever
+records an answer to a negative question turns its value around (`data/questionnaires.py`). WebGPT
+(Nakano et al. 2021, arXiv:2112.09332, section 3.2) collected such answers and trained on the overall
+judgement alone: mode `overall`.
 Legend: R records, A answers, G given answers to questions, C criteria scored.
 """
 
@@ -17,7 +17,9 @@ import pyarrow as pa
 from align.data.arrays import Floats, Ints, name_codes, numbers, one_array, ragged
 from align.reward.feedback.opinions import Opinions, apart, by_score, joined, owners
 
-FAILED = -1.0  # below every mean of values, so that a gate beats any sum
+# Below every mean of values, so that a gate beats any sum. Learned weights may be negative: means by
+# them go down to -1.
+FAILED, FAILED_LEARNED = -1.0, -2.0
 GATE = 0.5  # a gate with a lower value is failed
 STRONGEST = 2  # overall judgements go from -2 to 2
 
@@ -46,8 +48,9 @@ def weighted_scores(
     """The score of each answer, 0 to 1 or FAILED; nan if every question was N/A.
 
     W_c is 1 for a criterion that is not named. `question_weights` stand in for the weights in the
-    records; they may be negative, and the sum below the fraction is of their sizes. Where the
-    record has nothing but an overall judgement, that is the score.
+    records; they may be negative, and the sum below the fraction is of their sizes: the score is
+    then -1 to 1 or FAILED_LEARNED. Where the record has nothing but an overall judgement, that is
+    the score.
     """
     start_R1, _ = ragged(table["completion_ids"])
     record_G, given = _given(table)
@@ -72,7 +75,8 @@ def weighted_scores(
         score_AC @ weight_C, mass_A, out=np.full(shape[0], np.nan), where=mass_A > 0
     )
     is_gate = one_array(given.field("gate")).to_numpy(zero_copy_only=False)
-    score_A[answer_G[is_gate & (value_G < GATE)]] = FAILED
+    failed = FAILED if question_weights is None else FAILED_LEARNED
+    score_A[answer_G[is_gate & (value_G < GATE)]] = failed
     asked_R = np.bincount(record_G, minlength=len(start_R1) - 1) > 0
     return np.where(asked_R[owners(start_R1)], score_A, overall_scores(table))
 

@@ -118,6 +118,21 @@ def test_the_pool_is_of_people_who_met_gold() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "gold", "stays_from"),
+    [(TIE, LARGER, [day(28)]), (LARGER, TIE, [day(28)]), (SMALLER, LARGER, [])],
+)
+def test_a_tie_against_a_side_is_half_right_which_can_let_somebody_in(
+    label: int, gold: int, stays_from: list[datetime]
+) -> None:
+    """28.5 of 29 have a lower end of 0.854, and 28 of 29 one of 0.828."""
+    items = [f"{place:02}" for place in range(29)]
+    times = times_of([day(place) for place in range(29)])
+    votes = votes_of(items, ["ann"] * 29, ["human"] * 29, [label, *[LARGER] * 28], times=times)
+    found = super_raters(votes, np.array([gold, *[LARGER] * 28]))
+    assert [one.qualified_from for one in found] == stays_from
+
+
+@pytest.mark.parametrize(
     ("agreed", "dropped_at", "passed", "evidence"),
     [
         # A wrong answer is log(.3 / .15) = .6931 nats for "bad"; the limit is log(.95 / .05).

@@ -4,8 +4,8 @@ A criterion's score is the sum of weight * value over the sum of weights, of its
 answered: N/A leaves the denominator. The score of an answer is the mean over criteria, weighted by
 W_c; or below all such means if a gate was failed. Values are 0 to 1, where 1 is good: whoever
 records an answer to a negative question turns its value around (`data/questionnaires.py`). WebGPT
-(Nakano et al. 2021, arXiv:2112.09332, section 3.2) collected such answers and trained on the overall
-judgement alone: mode `overall`.
+(Nakano et al. 2021, arXiv:2112.09332, section 3.2) collected such answers and trained on the
+overall judgement alone: mode `overall`.
 Legend: R records, A answers, G given answers to questions, C criteria scored.
 """
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 from align.data.arrays import Floats, Ints, name_codes, numbers, one_array, ragged
 from align.reward.feedback.opinions import Opinions, apart, by_score, joined, owners
 
-# Below every mean of values, so that a gate beats any sum. Learned weights may be negative: means by
-# them go down to -1.
+# Below every mean of values, so that a gate beats any sum. Learned weights may be negative: means
+# by them go down to -1.
 FAILED, FAILED_LEARNED = -1.0, -2.0
 GATE = 0.5  # a gate with a lower value is failed
 STRONGEST = 2  # overall judgements go from -2 to 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from align.data.arrays import Ints
 from align.data.by_prompt import by_prompt, kind_of
 from align.data.config import FeedbackSource
 from align.data.files import arrow_batches, python_rows, read_rows, readable
@@ -211,12 +212,19 @@ def _screened_batch(
         yield from good.combine_chunks().to_batches()
     rest = np.flatnonzero(~fine)
     found = []
-    for place, row in zip(rest.tolist(), python_rows(batch.take(pa.array(rest))), strict=True):
+    for place, row in zip(rest.tolist(), _python_rows(batch, rest), strict=True):
         if isinstance(row, str):
             rejects.add(path, line + place, "", row)
         elif record := _checked(path, line + place, row, rejects):
             found.append(Found(path, line + place, record))
     yield from _packed(found, arrivals)
+
+
+def _python_rows(batch: pa.RecordBatch, rows: Ints) -> Iterator[Record | str]:
+    """Some rows in order, as slices: Arrow cannot take single rows of all types."""
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+        if len(run):  # there is one run of no rows
+            yield from python_rows(batch.slice(run[0], len(run)))
 
 
 def _taken(found: list[Found], rows: int) -> list[Found]:

@@ -18,11 +18,12 @@ def plain(schema: pa.Schema) -> pa.Schema:
 def conformed(batch: pa.RecordBatch) -> pa.Table | None:
     """Records of one kind in its schema, with their choices as text; None if they need a look.
 
-    Columns may be missing where they may be null, but not of another name or a type that is not
-    just written differently.
+    Columns may be missing where they may be null, but not of another name, or of a type that the
+    validator would refuse or a cast would change.
     """
     names = set(batch.schema.names)
-    kinds = batch["kind"].unique().to_pylist() if "kind" in names else []
+    kind = _cast(batch["kind"], pa.string()) if "kind" in names else None
+    kinds = [] if kind is None else kind.unique().to_pylist()
     if len(kinds) != 1 or kinds[0] not in FEEDBACK:
         return None
     schema = plain(FEEDBACK[kinds[0]])
@@ -42,16 +43,40 @@ def conformed(batch: pa.RecordBatch) -> pa.Table | None:
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
     if values.type == kind:
         return values
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_string(kind) and not pa.types.is_large_string(values.type):
-        return values if values.type == kind else None
-    if pa.types.is_boolean(kind):
-        return None  # Arrow would take any number for true
+    if not _is_alike(values.type, kind):
+        return None
     try:
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         return None
+
+
+def _is_alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether the types only write the same differently, at any depth.
+
+    Arrow would cast far more: a count of seconds to a time, any number to true, text to a number.
+    """
+    if found == wanted or pa.types.is_null(found):
+        return True
+    if pa.types.is_dictionary(found):
+        return _is_alike(found.value_type, wanted)
+    if pa.types.is_list(wanted):
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return is_list and _is_alike(found.value_type, wanted.value_type)
+    if pa.types.is_struct(wanted):
+        return pa.types.is_struct(found) and all(
+            wanted.get_field_index(part.name) >= 0
+            and _is_alike(part.type, wanted.field(part.name).type)
+            for part in found
+        )
+    if pa.types.is_timestamp(wanted):
+        return pa.types.is_timestamp(found) and found.tz is not None
+    if pa.types.is_floating(wanted):
+        return pa.types.is_floating(found) or pa.types.is_integer(found)
+    if pa.types.is_integer(wanted):
+        return pa.types.is_integer(found)
+    is_view = pa.types.is_string_view(found)
+    return pa.types.is_string(wanted) and (is_view or pa.types.is_large_string(found))
 
 
 def record_batch(rows: Sequence[Record]) -> pa.RecordBatch:

@@ -264,3 +264,93 @@ def test_kinds_may_be_mixed_in_an_arrow_file(tmp_path: Path) -> None:
     pq.write_table(mixed.drop_columns("ranks"), tmp_path / "x.parquet")
     found, bad = read(tmp_path / "x.parquet")
     assert [one["feedback_id"] for one in found] == ["f0"] and bad == [(2, "kind")]
+
+
+TIMES = [1_700_000_000, 1_700_000_001, 1_700_000_002]
+TURN = pa.struct([("content", pa.string_view()), ("role", pa.large_string())])
+UNLIKE: list[tuple[str, str, pa.Array]] = [
+    ("comparison", "created_at", pa.array(TIMES)),
+    ("comparison", "created_at", pa.array(TIMES, pa.timestamp("s"))),
+    ("comparison", "created_at", pa.array([1, 2, 3], pa.date32())),
+    ("comparison", "strength", pa.array([True, False, True])),
+    ("comparison", "strength", pa.array(["1", "2", "3"])),
+    ("comparison", "strength", pa.array([1.0, 2.0, 3.0])),
+    ("comparison", "duration_s", pa.array(["1", "2", "3"])),
+    ("comparison", "duration_s", pa.array([True, False, True])),
+    ("comparison", "display_order", pa.array([["0", "1"]] * 3)),
+    ("comparison", "gold", pa.array([0, 1, 0])),
+    ("comparison", "source", pa.array([1, 2, 3])),
+    ("comparison", "source", pa.array([b"a", b"b", b"c"])),
+    ("ranking", "ranks", pa.array([["1", "2", "2"]] * 3)),
+    ("ranking", "ranks", pa.array([[1.0, 2.0, 2.0]] * 3)),
+]
+ALIKE: list[tuple[str, str, pa.Array]] = [
+    ("comparison", "created_at", pa.array(TIMES, pa.timestamp("ms", "Asia/Tokyo"))),
+    ("comparison", "strength", pa.array([1, 2, None], pa.uint64())),
+    ("comparison", "duration_s", pa.array([1, 2, 3])),
+    ("comparison", "duration_s", pa.array([1.5, 2, 3], pa.float64())),
+    ("comparison", "display_order", pa.array([[0, 1], None, [1, 0]], pa.large_list(pa.int64()))),
+    ("comparison", "player_a", pa.nulls(3)),
+    ("comparison", "source", pa.array(["a", "b", "c"], pa.large_string())),
+    ("comparison", "source", pa.array(["a", "b", "c"], pa.string_view())),
+    ("comparison", "source", pa.array(["a", "b", "c"]).dictionary_encode()),
+    ("comparison", "kind", pa.array(["comparison"] * 3, pa.string_view())),
+    ("ranking", "completion_ids", pa.array([["a", "b", "c"]] * 3, pa.list_(pa.string_view()))),
+    ("ranking", "prompt", pa.array([user("Hi")] * 3, pa.list_(TURN))),
+]
+
+
+def in_an_arrow_file(path: Path, kind: str, name: str, values: pa.Array) -> pa.Table:
+    """Three records, of which one column is of another type."""
+    rows = [record(kind, feedback_id=f"f{i}", prompt_id="p") for i in range(3)]
+    table = table_of(rows, plain(FEEDBACK[kind]))
+    table = table.set_column(table.column_names.index(name), name, values)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return table
+
+
+@pytest.mark.parametrize(("kind", "name", "values"), UNLIKE)
+def test_a_column_of_another_type_is_refused_as_in_json(
+    tmp_path: Path, kind: str, name: str, values: pa.Array
+) -> None:
+    table = in_an_arrow_file(tmp_path / "x.arrow", kind, name, values)
+    for row in table.to_pylist():
+        fields = {field.split("[")[0] for field, _ in validate_record(completed(row, table.schema))}
+        assert fields == {name}
+    with pytest.raises(DataError, match=f"x.arrow:1: {name}"):
+        read(tmp_path / "x.arrow")
+
+
+@pytest.mark.parametrize(("kind", "name", "values"), ALIKE)
+def test_a_column_that_only_writes_the_same_differently_is_read(
+    tmp_path: Path, kind: str, name: str, values: pa.Array
+) -> None:
+    in_an_arrow_file(tmp_path / "x.arrow", kind, name, values)
+    found, bad = read(tmp_path / "x.arrow")
+    assert bad == [] and [one[name] for one in found] == values.to_pylist()
+
+
+def test_a_view_in_a_row_that_is_looked_at_alone_is_read(tmp_path: Path) -> None:
+    names = pa.array(["a", "", "c"], pa.string_view())
+    in_an_arrow_file(tmp_path / "x.arrow", "comparison", "source", names)
+    found, bad = read(tmp_path / "x.arrow")
+    assert [one["feedback_id"] for one in found] == ["f0", "f2"] and bad == [(2, "source")]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("strength", pa.array([1, 2**40, 3])),
+        ("duration_s", pa.array([1.0, 1e300, 2.0])),
+        ("created_at", pa.array([1, 2**60, 3], pa.timestamp("s", "UTC"))),
+    ],
+)
+def test_a_value_that_cannot_be_cast_is_set_aside_alone(
+    tmp_path: Path, name: str, values: pa.Array
+) -> None:
+    in_an_arrow_file(tmp_path / "x.arrow", "comparison", name, values)
+    found, bad = read(tmp_path / "x.arrow")
+    assert [one["feedback_id"] for one in found] == ["f0", "f2"] and [line for line, _ in bad] == [
+        2
+    ]

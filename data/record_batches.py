@@ -70,13 +70,13 @@ def _is_alike(found: pa.DataType, wanted: pa.DataType) -> bool:
             for part in found
         )
     if pa.types.is_timestamp(wanted):
-        return pa.types.is_timestamp(found) and found.tz is not None
+        return bool(pa.types.is_timestamp(found) and found.tz is not None)
     if pa.types.is_floating(wanted):
-        return pa.types.is_floating(found) or pa.types.is_integer(found)
+        return bool(pa.types.is_floating(found) or pa.types.is_integer(found))
     if pa.types.is_integer(wanted):
-        return pa.types.is_integer(found)
-    is_view = pa.types.is_string_view(found)
-    return pa.types.is_string(wanted) and (is_view or pa.types.is_large_string(found))
+        return bool(pa.types.is_integer(found))
+    is_text = pa.types.is_string_view(found) or pa.types.is_large_string(found)
+    return bool(pa.types.is_string(wanted) and is_text)
 
 
 def record_batch(rows: Sequence[Record]) -> pa.RecordBatch:

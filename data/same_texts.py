@@ -1,16 +1,23 @@
 """One name for one text: prompts and answers that stand in the records under several ids.
 
-Prompts that are equal but for case, spaces and Unicode form become one, under the smallest of their
-prompt_ids, and so do their clusters: no prompt is learnt from and held out at once. Answers to it
-of the same text become one, under the smallest of their completion_ids that names no other text, or
-under their content's: whoever judged them under other ids judged the same pair. Records without a
-cluster get that of their text.
+Prompts that are equal but for case, spaces and Unicode form become one, under the prompt_id by
+which the text was judged first (`created_at`; at one time, the smallest), and so do their clusters:
+no prompt is learnt from and held out at once. Answers to it of the same text become one, under the
+completion_id by which they were judged first, or under their content's where that id named another
+text as early: whoever judged them under other ids judged the same pair. Records without a cluster
+get that of their text.
+
+So a record that was judged later than others of its text renames none of them, nor moves them to
+another split, and to take it away does neither. It does where it is the first of its text and has
+another id or cluster than later ones, or where it puts a text of one cluster into another: clusters
+that are joined are one, under the older name.
 Legend: R records, P prompts, A answers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -113,22 +120,31 @@ def _text_of_each_prompt(tables: Slice) -> Ints:
 
 
 def _names(slices: Iterable[Slice], several: Ints) -> tuple[dict[str, str], dict[str, str]]:
-    """New names of prompts and of clusters, where they get one: the smallest of the old ones."""
-    prompts: dict[int, set[str]] = {}
-    clusters: dict[int, set[str]] = {}
+    """New names of prompts and of clusters, where they get one: the oldest of the old ones."""
+    keys = [TEXT, "prompt_id", "cluster_id"]
+    prompts: dict[int, dict[str, datetime]] = {}
+    clusters: dict[int, dict[str, datetime]] = {}
     for one in slices:
         for table in one.values():
-            mine = table.select([TEXT, "prompt_id", "cluster_id"])
+            mine = table.select([*keys, "created_at"])
             mine = mine.filter(pa.array(np.isin(mine[TEXT].to_numpy(), several)))
-            for row in mine.group_by(mine.column_names).aggregate([]).to_pylist():
-                prompts.setdefault(row[TEXT], set()).add(row["prompt_id"])
-                clusters.setdefault(row[TEXT], set()).add(row["cluster_id"])
-    return _smallest(prompts.values()), _smallest(clusters.values())
+            for row in mine.group_by(keys).aggregate([("created_at", "min")]).to_pylist():
+                for names, key in ((prompts, "prompt_id"), (clusters, "cluster_id")):
+                    _keep_oldest(names.setdefault(row[TEXT], {}), {row[key]: row["created_at_min"]})
+    return _oldest([*prompts.values()]), _oldest([*clusters.values()])
 
 
-def _smallest(groups: Iterable[set[str]]) -> dict[str, str]:
-    """For each name, the smallest of those that it shares a group with, at any remove."""
+def _keep_oldest(since: dict[str, datetime], more: Mapping[str, datetime]) -> None:
+    for name, time in more.items():
+        since[name] = min(time, since.get(name, time))
+
+
+def _oldest(groups: Sequence[Mapping[str, datetime]]) -> dict[str, str]:
+    """For each name, the oldest of those that it shares a group with, at any remove."""
     parent: dict[str, str] = {}
+    since: dict[str, datetime] = {}
+    for group in groups:
+        _keep_oldest(since, group)
 
     def root(name: str) -> str:
         while (above := parent.setdefault(name, name)) != name:
@@ -136,8 +152,9 @@ def _smallest(groups: Iterable[set[str]]) -> dict[str, str]:
         return name
 
     for group in groups:
-        smallest, *others = sorted({root(name) for name in group})
-        parent |= dict.fromkeys(others, smallest)
+        roots = {root(name) for name in group}
+        oldest, *others = sorted(roots, key=lambda name: (since[name], name))
+        parent |= dict.fromkeys(others, oldest)
     return {name: root(name) for name in parent}
 
 
@@ -150,18 +167,20 @@ def _renamed(table: pa.Table, prompts: Mapping[str, str], clusters: Mapping[str,
 
 
 def with_one_id_an_answer(tables: Slice) -> Slice:
-    """Answers of one text to one prompt under the smallest of their completion_ids."""
+    """Answers of one text to one prompt under the oldest of their completion_ids."""
     if not tables:
         return tables
-    columns = ["prompt_id", "completion_ids", "completions"]
+    columns = ["prompt_id", "completion_ids", "completions", "created_at"]
     every = pa.concat_tables([table.select(columns) for table in tables.values()]).combine_chunks()
     start_R1, ids = ragged(every["completion_ids"])
     prompt_A = np.repeat(text_codes(every["prompt_id"]), np.diff(start_R1))
+    time_R = one_array(every["created_at"]).cast(pa.int64()).to_numpy()
+    time_A = np.repeat(time_R, np.diff(start_R1))
     id_A, names = name_codes(ids)
     texts = texts_of(every["completions"])
     text_A = joint_codes(prompt_A, text_codes(texts))
-    clear_A = _clear(joint_codes(prompt_A, id_A), text_A)
-    order, start = runs(text_A, then=np.where(clear_A, id_A, len(names)))
+    clear_A = _clear(joint_codes(prompt_A, id_A), text_A, time_A)
+    order, start = runs(text_A, then=joint_codes(1 - clear_A, time_A, id_A))
     best_A = np.empty(len(order), dtype=np.int64)
     best_A[order] = np.repeat(order[start[:-1]], np.diff(start))
     new_A = id_A[best_A]
@@ -180,11 +199,14 @@ def with_one_id_an_answer(tables: Slice) -> Slice:
     }
 
 
-def _clear(id_A: Ints, text_A: Ints) -> Flags:
-    """Ids (of a prompt's answers) that name one text: those of joined prompts may name two."""
-    order, start = runs(id_A, then=text_A)
-    one_text = text_A[order[start[:-1]]] == text_A[order[start[1:] - 1]]
-    clear_A: Flags = one_text[id_A]
+def _clear(id_A: Ints, text_A: Ints, time_A: Ints) -> Flags:
+    """Whose id (of a prompt's answers) named their text before any other: joined prompts may have
+    given one id to two texts."""
+    order, start = runs(id_A, then=time_A)
+    oldest_A = order[start[:-1]][id_A]
+    is_own_A = text_A == text_A[oldest_A]
+    is_contested_A = ~is_own_A & (time_A == time_A[oldest_A])
+    clear_A: Flags = is_own_A & (np.bincount(id_A, is_contested_A) == 0)[id_A]
     return clear_A
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
 
@@ -34,6 +35,10 @@ def ranked(name: str, prompt: str, ids: str, texts: str, **fields: Any) -> Recor
     return made | {"cluster_id": None, "ranks": list(range(1, len(ids) + 1))} | fields
 
 
+def day(number: int) -> datetime:
+    return datetime(2026, 1, number, tzinfo=UTC)
+
+
 def pairs(records: Iterable[Record], **options: Any) -> list[Preference]:
     more = {name: options.pop(name) for name in ("run_bytes", "fit", "rejects") if name in options}
     parts = convert(records, FeedbackConfig.model_validate(options), 0.5, **more)
@@ -63,6 +68,57 @@ def test_more_rows_of_a_text_never_move_the_old_ones() -> None:
         }
         assert len(splits) == 1
         assert {cluster for _, cluster in splits} == {cluster_id_of(records[0]["prompt"])}
+
+
+def test_later_names_of_a_text_neither_rename_nor_move_its_pairs_and_can_be_taken_away() -> None:
+    """They are smaller, by the way; and `a` is another answer there."""
+    old, later = [], []
+    for tail in range(60):
+        first, second = f"{WRITINGS[0]} {tail}", f"{WRITINGS[1]} {tail}"
+        names = {"prompt_id": f"p{tail}", "cluster_id": f"p{tail}"}
+        old.append(ranked(f"v{tail}", first, "ab", "xy", created_at=day(1), **names))
+        old.append(ranked(f"w{tail}", first, "ba", "yx", created_at=day(3), **names))
+        for number, (ids, texts) in enumerate([("AB", "xy"), ("aA", "zx")]):
+            more = {"prompt_id": f"a{tail}{number}", "cluster_id": f"a{tail}"}
+            one = ranked(f"{number}u{tail}", second, ids, texts, created_at=day(2), **more)
+            later.append(one)
+    before = {row["pair_id"]: names_of(row) for row in pairs(old)}
+    assert len(before) == 60 and len({split for split, *_ in before.values()}) == 2
+    for records in (old + later, later + old):
+        after = {row["pair_id"]: row for row in pairs(records)}
+        assert {name: names_of(after[name]) for name in before} == before
+        assert {row["n_annotators"] for name, row in after.items() if name in before} == {3}
+        assert len(after) == 2 * len(before)
+
+
+def names_of(row: Preference) -> tuple[str, ...]:
+    return (
+        row["split"],
+        row["cluster_id"],
+        row["prompt_id"],
+        *sorted((row["chosen_id"], row["rejected_id"])),
+    )
+
+
+def test_a_later_row_without_a_cluster_leaves_its_text_in_the_declared_one() -> None:
+    for tail in range(20):
+        one = ranked(
+            "1", f"Hi {tail}", "ab", "xy", prompt_id="p", cluster_id="x", created_at=day(1)
+        )
+        two = ranked("2", f"hi {tail}", "ab", "xy", prompt_id="a", created_at=day(2))
+        assert {(row["prompt_id"], row["cluster_id"]) for row in pairs([one, two])} == {("p", "x")}
+
+
+def test_a_later_row_that_joins_two_clusters_moves_the_younger_one() -> None:
+    """There is no other way, if no text is to be learnt from and held out at once."""
+    records = [
+        ranked("1", "Hi", "ab", "xy", prompt_id="p1", cluster_id="x", created_at=day(1)),
+        ranked("2", "Ho", "ab", "xy", prompt_id="p2", cluster_id="a", created_at=day(2)),
+        ranked("3", "hi", "ab", "xy", prompt_id="p3", cluster_id="a", created_at=day(3)),
+    ]
+    for few, cluster in ((2, "a"), (3, "x")):
+        found = {row["prompt_id"]: row["cluster_id"] for row in pairs(records[:few])}
+        assert found == {"p1": "x", "p2": cluster}
 
 
 def test_clusters_that_share_a_text_are_held_out_together() -> None:

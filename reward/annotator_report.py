@@ -20,6 +20,7 @@ from align.reward.annotators.agreement import (
     contingency,
     fleiss,
     krippendorff,
+    mirrored,
     observed,
     unanimity,
 )
@@ -150,7 +151,8 @@ def _people(votes: Votes) -> Votes:
 def _pool(votes: Votes, fitted: dawid_skene.DawidSkene) -> PoolFigures:
     voters = np.unique(votes.annotator_N)
     two = len(voters) == 2
-    table = contingency(votes, int(voters[0]), int(voters[1])) if two else None
+    both = mirrored(votes)
+    table = contingency(both, int(voters[0]), int(voters[1])) if two else None
     majority_I = votes.majority()
     known_I = (majority_I != UNKNOWN) & (votes.counts().sum(axis=1) > 1)
     same_I = known_I & (fitted.posterior_IL.argmax(axis=1) == majority_I)
@@ -160,13 +162,20 @@ def _pool(votes: Votes, fitted: dawid_skene.DawidSkene) -> PoolFigures:
         votes=len(votes.item_N),
         observed=observed(votes),
         unanimity=unanimity(votes),
-        cohen=Statistic(None, 0, NOT_TWO) if table is None else cohen(table),
-        cohen_weighted=Statistic(None, 0, NOT_TWO) if table is None else cohen(table, "linear"),
-        fleiss=fleiss(votes),
-        krippendorff_nominal=krippendorff(votes),
-        krippendorff_ordinal=krippendorff(votes, "ordinal"),
+        cohen=Statistic(None, 0, NOT_TWO) if table is None else _once(cohen(table)),
+        cohen_weighted=(
+            Statistic(None, 0, NOT_TWO) if table is None else _once(cohen(table, "linear"))
+        ),
+        fleiss=_once(fleiss(both)),
+        krippendorff_nominal=_once(krippendorff(both)),
+        krippendorff_ordinal=_once(krippendorff(both, "ordinal")),
         majority=Majority(int(known_I.sum()), int(same_I.sum())),
     )
+
+
+def _once(statistic: Statistic) -> Statistic:
+    """A statistic of mirrored votes, which hold each item twice."""
+    return replace(statistic, n=statistic.n // 2)
 
 
 def _lines(

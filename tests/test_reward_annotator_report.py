@@ -69,6 +69,18 @@ def test_models_are_measured_against_people_and_never_counted_among_them() -> No
     assert only.pool.annotators == 1 and only.pool.votes == 50
 
 
+def test_agreement_does_not_depend_on_how_the_ids_of_the_answers_are_ordered() -> None:
+    votes = crowd({"x": 0.9, "y": 0.7}, 60)
+    turned = [
+        one | {"completion_ids": ["z", "b"]} if int(one["prompt_id"], 16) % 3 else one
+        for one in votes
+    ]
+    one, other = report_on(votes, CONFIG).pool, report_on(turned, CONFIG).pool
+    for name in ("cohen", "cohen_weighted", "fleiss", "krippendorff_nominal"):
+        found, again = getattr(one, name), getattr(other, name)
+        assert found.value == pytest.approx(again.value, abs=1e-12) and found.n == again.n == 60
+
+
 def test_gold_counts_for_everybody_but_those_who_made_it() -> None:
     votes = crowd({"boss": 1.0, "good": 1.0, "coin": 0.5}, 40, gold=True)
     report = report_on(votes, CONFIG, gold_by=("boss",))

@@ -18,6 +18,7 @@ from align.reward.annotators.agreement import (
     credit_matrix,
     fleiss,
     krippendorff,
+    mirrored,
     observed,
     unanimity,
 )
@@ -150,6 +151,29 @@ def test_fleiss_with_missing_votes_is_its_definition() -> None:
     chance = sum((n / len(everyone)) ** 2 for n in Counter(everyone).values())
     expected = (np.mean(agreed) - chance) / (1 - chance)
     assert value(fleiss(votes_on(rows))) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_coefficients_of_mirrored_votes_do_not_depend_on_which_answer_is_first(seed: int) -> None:
+    """The slow twin has all rows twice, and some are written the other way round in the first."""
+    rows = random_rows(seed, missing=0.2)
+    chance = np.random.default_rng(seed)
+    turned = [turn(row) if chance.random() < 0.5 else row for row in rows]
+    twice = rows + [turn(row) for row in rows]
+    assert value(fleiss(votes_on(rows))) != pytest.approx(value(fleiss(votes_on(turned))), abs=1e-6)
+    for one in (mirrored(votes_on(rows)), mirrored(votes_on(turned))):
+        assert value(fleiss(one)) == pytest.approx(value(fleiss(votes_on(twice))), abs=1e-12)
+        levels: tuple[Level, ...] = ("nominal", "ordinal")
+        for level in levels:
+            slow = slow_krippendorff(twice, level)
+            assert value(krippendorff(one, level)) == pytest.approx(slow, abs=1e-12)
+        assert value(cohen(contingency(one, 0, 1), "linear")) == pytest.approx(
+            value(cohen(contingency(votes_on(twice), 0, 1), "linear")), abs=1e-12
+        )
+
+
+def turn(row: list[int | None]) -> list[int | None]:
+    return [None if label is None else 2 - label for label in row]
 
 
 FIRST = [0, 0, 1, 2, 2, 1, 0, 2, 0, 1, 2, 2, 0, 1, 2, 0]

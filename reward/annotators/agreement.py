@@ -7,7 +7,7 @@ NaN.
 Shapes: N votes, I items, A annotators, L labels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -134,6 +134,22 @@ def krippendorff(
         return Statistic(None, len(counts_IL), ONE_LABEL)
     seen = (coincidence_LL * distance_LL).sum() * (total_L.sum() - 1)
     return Statistic(float(1 - seen / by_chance), len(counts_IL))
+
+
+def mirrored(votes: Votes) -> Votes:
+    """Every item twice, the second time with its labels from the other end.
+
+    Which of two answers has the smaller id means nothing, but chance agreement is computed from how
+    often each label was given: by these votes it does not depend on that order.
+    """
+    return replace(
+        votes,
+        item_N=np.concatenate([votes.item_N, votes.item_N + len(votes.items)]),
+        annotator_N=np.tile(votes.annotator_N, 2),
+        label_N=np.concatenate([votes.label_N, votes.label_count - 1 - votes.label_N]),
+        items=votes.items * 2,
+        time_N=None if votes.time_N is None else np.tile(votes.time_N, 2),
+    )
 
 
 def _distance(total_L: Floats, level: Literal["nominal", "ordinal", "interval"]) -> Floats:

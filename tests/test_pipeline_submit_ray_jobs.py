@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -190,6 +191,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             head.terminate()
             head.communicate()
+            shutil.rmtree(f"/tmp/ray-{dashboard.rpartition(':')[2]}", ignore_errors=True)
 
 
 def start_head() -> tuple[subprocess.Popen[str], str]:
@@ -200,7 +202,7 @@ def start_head() -> tuple[subprocess.Popen[str], str]:
     command += [f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
     # Another Ray on the machine has the usual one, without which a cluster takes no jobs; and the
     # names of sockets are short.
-    command += [f"--dashboard-agent-listen-port={ports[2]}", f"--temp-dir=/tmp/ray-{ports[0]}"]
+    command += [f"--dashboard-agent-listen-port={ports[2]}", f"--temp-dir=/tmp/ray-{ports[1]}"]
     head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return head, f"http://127.0.0.1:{ports[1]}"
 

@@ -18,11 +18,14 @@ LIVE_PARAMETERS = 10**9
 BUCKET = 5 * 10**7
 """Elements of DeepSpeed's buffer for gradients on their way. Its own size would take 2 GB of every
 engine in fp32, however small the model."""
-POLICY_LOGITS = 5
-"""fp32 copies of the logits in PPO's backward: those at the sampling temperature, and the gradients
-of logsumexp, of the picked token, of their sum and of the division."""
-SCORED_LOGITS = 5
-"""Likewise when log-probabilities are computed with the entropy, without gradients."""
+POLICY_LOGITS = 2
+"""fp32 copies of the logits in PPO's backward: they and their gradient (`policy/logprobs.py`)."""
+SCORED_LOGITS = 1
+"""Likewise when log-probabilities are computed without gradients."""
+ROW_LOGITS = 3
+"""Likewise of the one text whose log-probabilities are being computed."""
+HELD_OUT_LOGITS = 5
+"""Likewise in the loss and the entropy of SFT's evaluation."""
 SAMPLED_LOGITS = 6
 """Likewise in the decode loop: two in fp32 and two in fp64."""
 
@@ -95,9 +98,9 @@ def _kept_per_token(shape: Shape, config: RunConfig) -> tuple[float, float]:
     return 2 * norm + size * (2 * queries + 2 * keys + inner), norm
 
 
-def logits(shape: Shape, copies: int, positions: int) -> float:
-    """fp32 copies of the logits of `positions`."""
-    return 4.0 * copies * positions * shape.vocabulary
+def logits(shape: Shape, copies: int, positions: int, longest: int = 0) -> float:
+    """fp32 copies of the logits of `positions`, and what is made of one text of `longest`."""
+    return 4.0 * shape.vocabulary * (copies * positions + ROW_LOGITS * longest)
 
 
 def rollout(shape: Shape, config: RunConfig) -> Parts:

@@ -34,8 +34,10 @@ def watched() -> Iterator[None]:
         yield
     except BaseException:
         for name, address in addresses.items():
-            if not _connection(address):
+            connection = _connection(address)
+            if connection is None:
                 _give_up(name)
+            connection.close()
         raise
     finally:
         done.set()

@@ -197,13 +197,13 @@ def test_what_the_stage_itself_carries_comes_back_exactly(tmp_path: Path) -> Non
     """verl#2653: the adaptive KL coefficient began again from its first value."""
     config = config_with(save_every=1)
     training = Training(config)
-    checkpoints = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
+    checkpoints = checkpoints_in(tmp_path, config)
     assert checkpoints.numbers == {}
     training.step(0)
     numbers = {"kl_coef": 0.1 + 0.2, "count": 64.0}
     checkpoints.after(1, training.engines, numbers)
-    again = Checkpoints(RunDirectory(tmp_path), "sft", config, "data", 20)
-    assert again.numbers == numbers
+    checkpoints.finish()
+    assert checkpoints_in(tmp_path, config).numbers == numbers
 
 
 def test_old_checkpoints_go_only_after_new_ones_came(tmp_path: Path) -> None:
@@ -227,16 +227,21 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     monkeypatch.setattr(saving, "save_file", slow)
     going_on, checkpoints = Training(config), checkpoints_in(tmp_path / "run", config)
     checkpoints.restore(going_on.engines)
+    average = torch.zeros(3)
     for step in range(3, 8):
         going_on.step(step)
-        checkpoints.after(step + 1, going_on.engines)
+        average += 1
+        checkpoints.after(step + 1, going_on.engines, tensors={"average": average})
     assert "step-00000003" in {p.name for p in (tmp_path / "run" / "sft" / "checkpoints").iterdir()}
     written.set()
     checkpoints.finish()
     assert steps_on_disk(tmp_path / "run") == [6]
-    assert torch.equal(
-        saved_run(tmp_path / "run", config, 9, restore=True).weights, through.weights
-    )
+    again, found = Training(config), checkpoints_in(tmp_path / "run", config)
+    found.restore(again.engines, {"average": average})
+    for step in range(6, 9):
+        again.step(step)
+    assert torch.equal(again.weights, through.weights)
+    assert average.tolist() == [3, 3, 3]
 
 
 def test_the_last_step_waits_for_its_checkpoint(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_a_stopped_average_goes_on_bit_by_bit(tmp_path: Path, zero_stage: int) -
         stopped.step(step)
         engines, share = {"policy": stopped.engine.deepspeed}, stopped.average.share
         checkpoints.after(step + 1, engines, tensors=share)
+    checkpoints.finish()
     resumed = Checkpoints(RunDirectory(tmp_path), "ppo", config, "data", 20)
     resumed.restore({"policy": again.engine.deepspeed}, again.average.share)
     assert torch.equal(again.averaged, stopped.averaged)

@@ -102,7 +102,8 @@ def _loss(engine: Engine, batch: TextBatch, *, scalar: bool) -> torch.Tensor:
 
 def planned(shape: Shape, config: RunConfig, *, scalar: bool) -> float:
     states, step = memory.training(shape, config, scalar=scalar)
-    logits = 0.0 if scalar else memory.logits(shape, memory.POLICY_LOGITS, ROWS * ANSWER)
+    copies = memory.POLICY_LOGITS
+    logits = 0.0 if scalar else memory.logits(shape, copies, ROWS * ANSWER, ANSWER)
     learning = memory.backward(shape, config, TOKENS, logits)
     return sum(states.values()) + max(sum(learning.values()), step)
 

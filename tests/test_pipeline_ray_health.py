@@ -47,6 +47,7 @@ def test_the_death_of_ray_is_one_line_and_ends_the_run(program: str, name: str) 
     assert f"Ray's {name} is gone" in line and "The same command goes on" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("work", "code"), [("pass", 0), ("raise ValueError('a bug')", 1)])
 def test_a_run_that_ends_by_itself_does_not_speak_of_ray(work: str, code: int) -> None:
     with driver(work) as process:

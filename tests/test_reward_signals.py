@@ -27,7 +27,7 @@ def test_a_mix_by_hand() -> None:
     parts = {"taste": torch.tensor([1.0, -2.0, 3.0]), "polite": torch.tensor([0.0, 1.0, 1.0])}
     found = mixed(parts, {"taste": 2.0, "polite": 0.5}, {"polite": 0.5}, gated=-1.0)
     assert found.total_B.tolist() == [-1.0, -3.5, 6.5]
-    assert found.gated_B.tolist() == [True, False, False]
+    assert found.gated_B is not None and found.gated_B.tolist() == [True, False, False]
     assert found.metrics == pytest.approx(
         {"reward/taste": 2 / 3, "reward/polite": 2 / 3, "reward/gated": 1 / 3}
     )

@@ -203,7 +203,8 @@ def asking(address: str) -> Iterator[Any]:
             address, headers={"Authorization": f"Bearer {token}"} if token else None
         )
     except AuthenticationError as error:
-        raise UserError(_explained(address, missing="required" in str(error))) from None
+        missing = token is None or "required" in str(error)
+        raise UserError(_explained(address, missing=missing)) from None
     except RuntimeError as error:
         raise UserError(f"Ray at {address}: {' '.join(str(error).split())[:300]}") from None
     except (ConnectionError, requests.exceptions.RequestException, ValueError) as error:

@@ -17,13 +17,15 @@ class Rewards:
     total_B: Tensor
     parts: dict[str, Tensor]
     """Name -> (B), in the part's own units."""
-    gated_B: Tensor
-    """True where a gate shut the answer out."""
+    gated_B: Tensor | None
+    """True where a gate shut the answer out; None where there are no gates."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """`reward/NAME`: the mean of each part; `reward/gated`: the share that was shut out."""
         means = {f"reward/{name}": float(part_B.mean()) for name, part_B in self.parts.items()}
+        if self.gated_B is None:
+            return means
         return means | {"reward/gated": float(self.gated_B.double().mean())}
 
 
@@ -35,6 +37,8 @@ def mixed(
 ) -> Rewards:
     """sum_k weight_k part_k, or `gated` where a part is below its `least`."""
     total_B = torch.stack([weights[name] * part_B for name, part_B in parts.items()]).sum(dim=0)
+    if not least:
+        return Rewards(total_B, dict(parts), None)
     shut_B = torch.zeros(len(total_B), dtype=torch.bool)
     for name, bound in least.items():
         shut_B |= parts[name] < bound

@@ -48,7 +48,7 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
     try:
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        return None
+        return None  # not lost: the rows are then validated one by one, which names the bad one
 
 
 def _is_alike(found: pa.DataType, wanted: pa.DataType) -> bool:

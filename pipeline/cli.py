@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from align.data.messages import printable
 from align.pipeline.feedback_cli import feedback
 from align.pipeline.jobs_cli import jobs
 from align.pipeline.options import Config, Overrides, Resume, RunDir, RunDirectoryOption, Stages
+
+if TYPE_CHECKING:
+    from align.pipeline.config import RunConfig
 
 INTERRUPTED = 130
 """Exit code that typer gives a command that Ctrl-C ended, as shells do."""
@@ -113,14 +116,10 @@ def run(
     ] = False,
 ) -> int:
     """Run one stage or all three. The same command again goes on where the last one stopped."""
-    from align.pipeline.config import STAGES
     from align.pipeline.dry_run import describe
     from align.pipeline.inputs import check_inputs
-    from align.pipeline.loading import load_config
 
-    settings = load_config(config, overrides or ())
-    stages = STAGES if stage == "all" else (stage,)
-    directory = (run_dir or Path("runs") / settings.name).absolute()
+    settings, stages, directory = _run_of(config, overrides, stage, run_dir)
     resume_point = _resume_point(resume, directory)
     check_inputs(settings, stages)
     if dry_run:
@@ -129,6 +128,18 @@ def run(
     from align.pipeline.run import run_stages
 
     return run_stages(settings, stages, directory, resume_point)
+
+
+def _run_of(
+    config: str, overrides: list[str] | None, stage: str, run_dir: Path | None
+) -> tuple["RunConfig", tuple[str, ...], Path]:
+    """What `run` and `submit` are about: the config, its stages, and the run directory."""
+    from align.pipeline.config import STAGES
+    from align.pipeline.loading import load_config
+
+    settings = load_config(config, overrides or ())
+    stages = STAGES if stage == "all" else (stage,)
+    return settings, stages, (run_dir or Path("runs") / settings.name).absolute()
 
 
 def _resume_point(resume: str, run_dir: Path) -> str:
@@ -164,13 +175,9 @@ def submit(
     ] = False,
 ) -> None:
     """Make `align run` happen on a cluster, until it is done. `align jobs` tells how it goes."""
-    from align.pipeline.config import STAGES
-    from align.pipeline.loading import load_config
     from align.pipeline.submit.send import send
 
-    settings = load_config(config, overrides or ())
-    stages = STAGES if stage == "all" else (stage,)
-    directory = (run_dir or Path("runs") / settings.name).absolute()
+    settings, stages, directory = _run_of(config, overrides, stage, run_dir)
     send(settings, stages, directory, target, _resume_point(resume, directory), dry_run=dry_run)
 
 

@@ -50,6 +50,19 @@ def encode(
     return Encoded(_ids(tokenizer, prompt_text), [*completion_ids[:end], eos])
 
 
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[Encoded]:
+    """A text that is learnt as it is, in pieces of at most `max_length` tokens.
+
+    Each piece is learnt after the token that begins a text (EOS where there is none), and the last
+    one ends with EOS.
+    """
+    bos = tokenizer.bos_token_id
+    first = tokenizer.eos_token_id if bos is None else bos
+    ids = [*_ids(tokenizer, text), tokenizer.eos_token_id]
+    room = max_length - 1
+    return [Encoded([first], ids[start : start + room]) for start in range(0, len(ids), room)]
+
+
 def truncate(encoded: Encoded, max_length: int) -> Encoded:
     """Cut the end of the completion so that the whole fits; the prompt is never cut."""
     room = max(0, max_length - len(encoded.prompt_ids))

@@ -7,48 +7,47 @@ of the last exchange and ignores its answer, which may be missing.
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from align.data.config import InstructionSource
 from align.data.demo import demo_instructions, demo_prompts
 from align.data.errors import UserError
-from align.data.files import Row, column, read_rows, text
+from align.data.exchanges import Exchange, Instruction, Reading
+from align.data.files import Row
+from align.data.instruction_config import InstructionSource, NaturalFields
+from align.data.instruction_formats import PARSERS
 from align.data.messages import (
-    Example,
     Message,
     Prompt,
-    assistant,
+    cluster_id_of,
     completion_problem,
-    messages_problem,
     prompt_id_of,
     prompt_problem,
-    shown,
-    user,
 )
 from align.data.rejects import BadRow, Rejects
+from align.data.source_rows import source_rows
+from align.data.tasks.instances import Instance, to_messages
+from align.data.tasks.natural import answers_of, described, read_task, task_files
+from align.data.tasks.people import Admission
+from align.data.tasks.showing import with_demonstrations
 
-Exchange = tuple[list[Message], list[Message] | None]
+UNKNOWN = "unknown"
+PLAIN = Reading()
+Located = Iterator[tuple[Path, int, Row, list[Exchange] | BadRow]]
+Check = Callable[[list[Exchange]], None]
 
 
 def read_instructions(
     sources: Sequence[InstructionSource],
     max_rejected: float,
     rejected_path: Path | None,
-    seed: int = 0,
-) -> list[Example]:
-    """All exchanges of all sources; `seed` is the demo's.
+    reading: Reading = PLAIN,
+) -> list[Instruction]:
+    """All exchanges of all sources.
 
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
     rejects = Rejects(rejected_path, max_rejected)
-    examples: list[Example] = []
-    for source in sources:
-        if source.format == "demo":
-            for row in _demo(lambda rows: demo_instructions(rows, seed), source):
-                examples.append({"prompt": row["prompt"], "completion": row["completion"]})
-        else:
-            for exchanges in _good_rows(source, rejects, _all_answered):
-                examples += _examples(exchanges)
+    found = [one for source in sources for one in instructions_of(source, rejects, reading)]
     rejects.finish()
-    return examples
+    return found
 
 
 def read_prompts(
@@ -63,15 +62,41 @@ def read_prompts(
     Raises: DataError if too many rows are bad, or a source has no good one.
     """
     rejects = Rejects(rejected_path, max_rejected)
-    prompts: list[list[Message]] = []
-    for source in sources:
-        if source.format == "demo":
-            rows = _demo(lambda rows: demo_prompts(rows, seed, split), source)
-            prompts += [row["prompt"] for row in rows]
-        else:
-            prompts += [rows[-1][0] for rows in _good_rows(source, rejects, _any_prompt)]
+    prompts = [one.prompt for source in sources for one in prompts_of(source, rejects, seed, split)]
     rejects.finish()
     return [{"prompt": prompt, "prompt_id": prompt_id_of(prompt)} for prompt in prompts]
+
+
+def instructions_of(
+    source: InstructionSource, rejects: Rejects, reading: Reading
+) -> Iterator[Instruction]:
+    """Every answered exchange of a source, row by row. Raises: DataError if it has none."""
+    if source.format == "demo":
+        for row in _demo(lambda rows: demo_instructions(rows, reading.seed), source):
+            exchange = Exchange(row["prompt"], row["completion"])
+            yield _instruction(source, row, exchange, cluster_id_of(row["prompt"]))
+    elif source.demonstrations is None:
+        yield from _answered(source, rejects)
+    else:
+        counted_once = iter([rejects])  # the rows are read twice, and rejected the first time
+        yield from with_demonstrations(
+            lambda: _answered(source, next(counted_once, Rejects(None))),
+            source.demonstrations,
+            reading,
+        )
+
+
+def prompts_of(
+    source: InstructionSource, rejects: Rejects, seed: int = 0, split: str = "ppo"
+) -> Iterator[Instruction]:
+    """The prompt of the last exchange of every row of a source."""
+    if source.format == "demo":
+        for row in _demo(lambda rows: demo_prompts(rows, seed, split), source):
+            exchange = Exchange(row["prompt"], None)
+            yield _instruction(source, row, exchange, cluster_id_of(row["prompt"]))
+        return
+    for row, exchanges, group in _good_rows(source, rejects, _any_prompt):
+        yield _instruction(source, row, exchanges[-1], group)
 
 
 def _demo(generate: Callable[[int], list[Row]], source: InstructionSource) -> list[Row]:
@@ -82,101 +107,129 @@ def _demo(generate: Callable[[int], list[Row]], source: InstructionSource) -> li
         raise UserError(str(error)) from None
 
 
+def _answered(source: InstructionSource, rejects: Rejects) -> Iterator[Instruction]:
+    check = _some_text if source.format == "text" else _all_answered
+    for row, exchanges, group in _good_rows(source, rejects, check):
+        for exchange in exchanges:
+            yield _instruction(source, row, exchange, group)
+
+
+def _instruction(
+    source: InstructionSource, row: Row, exchange: Exchange, group: str
+) -> Instruction:
+    """What the exchange does not know, the row's columns say, and else the source."""
+    prompt, known = exchange.prompt, exchange.known
+    if source.system is not None and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": source.system}, *prompt]
+    task = row.get("task_id") or source.task or source.named
+    return Instruction(
+        prompt,
+        exchange.completion,
+        source.named,
+        known.get("task_id", str(task)),
+        known.get("license", str(row.get("license") or source.license or UNKNOWN)),
+        known.get("template_id", source.format),
+        group,
+        known.get("label", ""),
+        exchange.instance or _as_instance(exchange),
+    )
+
+
+def _as_instance(exchange: Exchange) -> Instance | None:
+    """A question of one turn as a case of a task that has no description."""
+    turns = [message for message in exchange.prompt if message["role"] != "system"]
+    if len(turns) != 1 or exchange.completion is None:
+        return None
+    return Instance("", turns[0]["content"], exchange.completion[0]["content"])
+
+
 def _good_rows(
-    source: InstructionSource,
-    rejects: Rejects,
-    check: Callable[[list[Exchange]], None],
-) -> Iterator[list[Exchange]]:
-    """The exchanges of each good row, until the source's number of rows is reached."""
-    assert source.path is not None  # the config demands it
+    source: InstructionSource, rejects: Rejects, check: Check
+) -> Iterator[tuple[Row, list[Exchange], str]]:
+    """Row, exchanges and split group of each good row, until the source's `rows` are reached."""
+    admission = Admission(source.people) if source.people else None
     taken = 0
-    for line, row in read_rows(source.path, rejects):
+    for file, line, row, exchanges in _located(source, rejects):
         try:
-            exchanges = PARSERS[source.format](row)
+            if isinstance(exchanges, BadRow):
+                raise exchanges
             check(exchanges)
+            first = exchanges[0]
+            if admission:
+                group = admission.group(row, first.prompt)
+            else:  # all turns of a conversation are in one split
+                group = first.known.get("group") or cluster_id_of(first.prompt or _answer(first))
         except BadRow as bad:
-            rejects.add(source.path, line, bad.field, bad.reason)
+            rejects.add(file, line, bad.field, bad.reason)
             continue
-        yield exchanges
+        if group is None:
+            continue
+        yield row, exchanges, group
         taken += 1
         if taken == source.rows:
             return
     if not taken:
-        raise rejects.no_good_row(source.path)
+        raise rejects.no_good_row(source.path or Path(source.named))
 
 
-def _examples(exchanges: list[Exchange]) -> Iterator[Example]:
-    for prompt, completion in exchanges:
-        assert completion is not None  # _all_answered saw to it
-        yield {"prompt": prompt, "completion": completion}
+def _located(source: InstructionSource, rejects: Rejects) -> Located:
+    """File, line and row with its exchanges, or with what is wrong with it."""
+    if source.format == "natural_instructions":
+        yield from _natural(source, rejects)
+        return
+    parse = PARSERS[source.format]
+    for file, line, row in source_rows(source, rejects):
+        try:
+            yield file, line, row, parse(row)
+        except BadRow as bad:
+            yield file, line, row, bad
+
+
+def _natural(source: InstructionSource, rejects: Rejects) -> Located:
+    """An instance's place is its number in the file of its task; its first output is learnt."""
+    assert source.path is not None  # the config demands it
+    fields = source.fields or NaturalFields()
+    for file in task_files(source.path):
+        task = read_task(file)
+        known = {"task_id": task.task_id, "template_id": "natural_instructions"}
+        if task.license:
+            known["license"] = task.license
+        for number, row in enumerate(task.instances, start=1):
+            rejects.seen += 1
+            try:
+                given, outputs = answers_of(row)
+            except BadRow as bad:
+                yield file, number, {}, bad
+                continue
+            answer = outputs[0] if outputs else ""
+            instance = Instance(described(task, fields), given, answer)
+            prompt, completion = to_messages(instance)
+            yield file, number, row, [Exchange(prompt, completion, known, instance)]
 
 
 def _all_answered(exchanges: list[Exchange]) -> None:
-    for prompt, completion in exchanges:
-        _check("prompt", prompt_problem(prompt))
-        if completion is None:
+    for exchange in exchanges:
+        _check("prompt", prompt_problem(exchange.prompt))
+        if exchange.completion is None:
             raise BadRow("completion", "there is no answer to learn")
-        _check("completion", completion_problem(completion))
-        if not completion[-1]["content"].strip():
+        _check("completion", completion_problem(exchange.completion))
+        _some_text([exchange])
+
+
+def _some_text(exchanges: list[Exchange]) -> None:
+    for exchange in exchanges:
+        if not exchange.completion or not exchange.completion[-1]["content"].strip():
             raise BadRow("completion", "the answer is empty")
 
 
+def _answer(exchange: Exchange) -> list[Message]:
+    return exchange.completion or []
+
+
 def _any_prompt(exchanges: list[Exchange]) -> None:
-    _check("prompt", prompt_problem(exchanges[-1][0]))
+    _check("prompt", prompt_problem(exchanges[-1].prompt))
 
 
 def _check(field: str, problem: str | None) -> None:
     if problem is not None:
         raise BadRow(field, problem)
-
-
-def _messages(row: Row) -> list[Exchange]:
-    """{"messages": [...]}: every assistant turn is an answer to all that stands before it."""
-    messages = column(row, "messages")
-    _check("messages", messages_problem(messages))
-    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    exchanges: list[Exchange] = [(messages[:place], [messages[place]]) for place in turns]
-    if not turns or turns[-1] != len(messages) - 1:
-        exchanges.append((messages, None))
-    return exchanges
-
-
-def _prompt_completion(row: Row) -> list[Exchange]:
-    """{"prompt": ..., "completion": ...}: texts, or lists of messages."""
-    prompt, completion = column(row, "prompt"), row.get("completion")
-    if isinstance(prompt, str):
-        prompt = user(prompt)
-    if isinstance(completion, str):
-        completion = assistant(completion)
-    return [(prompt, completion)]
-
-
-def _alpaca(row: Row) -> list[Exchange]:
-    """{"instruction", "input", "output"}; the input may be empty or missing."""
-    return [_instruction(text(row, "instruction"), row)]
-
-
-def _self_instruct(row: Row) -> list[Exchange]:
-    """Seed tasks: {"instruction": ..., "instances": [{"input": ..., "output": ...}, ...]}."""
-    instruction, instances = text(row, "instruction"), column(row, "instances")
-    if not isinstance(instances, list) or not instances:
-        raise BadRow("instances", f"must be a list of inputs and outputs, found {shown(instances)}")
-    for instance in instances:
-        if not isinstance(instance, dict):
-            raise BadRow("instances", f"must have input and output, found {shown(instance)}")
-    return [_instruction(instruction, instance) for instance in instances]
-
-
-def _instruction(instruction: str, row: Row) -> Exchange:
-    """An instruction and its input, a blank line apart, as one user turn."""
-    given = text(row, "input") if row.get("input") else ""
-    prompt = f"{instruction}\n\n{given}" if given.strip() else instruction
-    return user(prompt), assistant(text(row, "output")) if "output" in row else None
-
-
-PARSERS: dict[str, Callable[[Row], list[Exchange]]] = {
-    "messages": _messages,
-    "prompt_completion": _prompt_completion,
-    "alpaca": _alpaca,
-    "self_instruct": _self_instruct,
-}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from align.data.exchanges import Reading
 from align.data.instructions import read_instructions, read_prompts
 from align.data.messages import Message, cluster_id_of
 from align.data.overlap import WORDS, Contamination, Overlap, Use, contamination, overlaps
@@ -71,8 +72,8 @@ def stages_of(config: RunConfig, records: Sequence[Record]) -> dict[str, list[Us
         ]
     }
     if data.instructions:
-        examples = read_instructions(data.instructions, 1, None, config.seed)
-        stages["SFT"] = [use(x["prompt"], [x["completion"][-1]["content"]]) for x in examples]
+        examples = read_instructions(data.instructions, 1, None, Reading(config.seed))
+        stages["SFT"] = [use(x.prompt, [(x.completion or [])[-1]["content"]]) for x in examples]
     if data.prompts:
         prompts = read_prompts(data.prompts, 1, None, config.seed)
         stages["PPO"] = [use(one["prompt"], []) for one in prompts]

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from align.data.config import FeedbackSource, InstructionSource
+from align.data.config import FeedbackSource
 from align.data.errors import UserError
+from align.data.instruction_config import InstructionSource
 from align.pipeline.config import RunConfig
 from align.policy.places import resolve
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from align.data.chat import encode_prompt
-from align.data.config import InstructionSource
 from align.data.errors import UserError
+from align.data.instruction_config import InstructionSource
 from align.data.instructions import read_prompts
 from align.data.messages import Message, Prompt, cluster_id_of
 from align.data.splits import split_of

@@ -49,8 +49,8 @@ class RewardMix:
         wanted = [part for part in self._parts if part.normalize != "none"]
         if not wanted:
             return {}
-        examples, texts = demonstrations(setting.config, setting.directory, setting.tokenizer)
-        exchanges = self._exchanges(texts, [example["prompt"] for example in examples])
+        prompts, texts = demonstrations(setting.config, setting.directory, setting.tokenizer)
+        exchanges = self._exchanges(texts, prompts)
         return {
             part.label: units_of(self._scorers[part.label](texts, exchanges), part.normalize)
             for part in wanted

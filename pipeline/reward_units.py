@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from align.data.batches import epoch_order
 from align.data.chat import encode
 from align.data.errors import UserError
+from align.data.exchanges import Instruction, Reading
 from align.data.instructions import read_instructions
-from align.data.messages import Example
+from align.data.messages import Message
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.run_directory import RunDirectory
@@ -69,22 +70,26 @@ def units_of(scores_B: Tensor, how: Normalize) -> tuple[float, float]:
 
 def demonstrations(
     config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[Example], Texts]:
-    """Some of the instructions with their answers that fit `data.max_length`; on all ranks."""
+) -> tuple[list[list[Message]], Texts]:
+    """Prompts as messages, and with their answers in tokens, of some of the instructions.
+
+    They fit `data.max_length`, and text that answers no prompt is left aside. On all ranks.
+    """
     if not config.data.instructions:
         raise UserError(
             "normalize measures rewards on SFT demonstrations: give data.instructions, or set "
             "normalize to none"
         )
     rejected = directory.stage("sft") / "rejected.jsonl"
-    examples: list[Example] = ranks.on_main(
+    read: list[Instruction] = ranks.on_main(
         lambda: read_instructions(
-            config.data.instructions, config.data.max_rejected, rejected, config.seed
+            config.data.instructions, config.data.max_rejected, rejected, Reading(config.seed)
         )
     )
+    examples = [one for one in read if one.prompt]
     order = epoch_order(len(examples), config.seed, epoch=0)
     drawn = [examples[row] for row in order[:DEMONSTRATIONS]]
-    encoded = [encode(tokenizer, one["prompt"], one["completion"]) for one in drawn]
+    encoded = [encode(tokenizer, one.prompt, one.completion or []) for one in drawn]
     longest = config.data.max_length
     fits = [len(one.prompt_ids) + len(one.completion_ids) <= longest for one in encoded]
     if not any(fits):
@@ -92,6 +97,6 @@ def demonstrations(
             f"normalize: none of {len(drawn)} demonstrations fits data.max_length ({longest})"
         )
     kept = [*compress(encoded, fits)]
-    return [*compress(drawn, fits)], Texts(
+    return [one.prompt for one in compress(drawn, fits)], Texts(
         [one.prompt_ids for one in kept], [one.completion_ids for one in kept]
     )

@@ -20,10 +20,10 @@ from trl import SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
 
 from align.data.batches import fingerprint, stream
-from align.data.chat import Encoded, encode, truncate
+from align.data.chat import Encoded, encode, encode_prompt, encode_text, truncate
 from align.data.errors import UserError
+from align.data.exchanges import Instruction, Reading
 from align.data.instructions import read_instructions
-from align.data.messages import Example, cluster_id_of
 from align.data.splits import split_of
 from align.pipeline import ranks
 from align.pipeline.checkpoint import Checkpoints
@@ -225,20 +225,31 @@ def read_splits(
     if not config.data.instructions:
         raise UserError("nothing to learn from: give data.instructions")
     rejected = directory.stage("sft") / "rejected.jsonl"
-    examples: list[Example] = ranks.on_main(
+    reading = Reading(
+        config.seed,
+        config.data.held_out,
+        lambda prompt: len(encode_prompt(tokenizer, prompt)),
+        config.data.max_prompt_length,
+    )
+    examples: list[Instruction] = ranks.on_main(
         lambda: read_instructions(
-            config.data.instructions, config.data.max_rejected, rejected, config.seed
+            config.data.instructions, config.data.max_rejected, rejected, reading
         )
     )
     splits: dict[str, list[Encoded]] = {"train": [], "test": []}
     too_long = 0
     for example in examples:
-        encoded = encode(tokenizer, example["prompt"], example["completion"])
+        split = splits[split_of(example.group, config.data.held_out)]
+        assert example.completion is not None  # they are checked
+        if not example.prompt:
+            text = example.completion[0]["content"]
+            split += encode_text(tokenizer, text, config.data.max_length)
+            continue
+        encoded = encode(tokenizer, example.prompt, example.completion)
         if len(encoded.prompt_ids) > config.data.max_prompt_length:
             too_long += 1
             continue
-        split = split_of(cluster_id_of(example["prompt"]), config.data.held_out)
-        splits[split].append(truncate(encoded, config.data.max_length))
+        split.append(truncate(encoded, config.data.max_length))
     train, held_out = splits["train"], splits["test"]
     if not train or not held_out:
         raise UserError(

@@ -3,7 +3,7 @@
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from align.data.chat import Encoded, encode, encode_prompt, truncate
+from align.data.chat import Encoded, encode, encode_prompt, encode_text, truncate
 from align.data.errors import UserError
 from align.data.messages import Message, assistant, user
 
@@ -155,3 +155,18 @@ def test_truncation_cuts_the_end_of_the_completion_and_never_the_prompt(
     encoded = Encoded([1, 2, 3], [4, 5, 6, 7, 8])
     cut = truncate(encoded, max_length)
     assert cut == Encoded([1, 2, 3], [4, 5, 6, 7, 8][:kept], truncated=kept < 5)
+
+
+@pytest.mark.parametrize("bos", ["<s>", None])
+def test_a_text_is_learnt_whole_in_pieces_and_ends_once(
+    tokenizer: PreTrainedTokenizerBase, bos: str | None
+) -> None:
+    tokenizer.bos_token = bos
+    text = "床前明月光 and more than one piece of it"
+    pieces = encode_text(tokenizer, text, max_length=16)
+    assert len(pieces) > 2 and all(len(p.prompt_ids + p.completion_ids) <= 16 for p in pieces)
+    first = tokenizer.eos_token_id if bos is None else tokenizer.bos_token_id
+    assert all(piece.prompt_ids == [first] for piece in pieces)
+    learnt = [token for piece in pieces for token in piece.completion_ids]
+    assert learnt == [*tokenizer(text, add_special_tokens=False)["input_ids"], learnt[-1]]
+    assert learnt.count(tokenizer.eos_token_id) == 1 and learnt[-1] == tokenizer.eos_token_id

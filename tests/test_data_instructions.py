@@ -3,12 +3,23 @@
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 
-from align.data.config import InstructionFormat, InstructionSource
 from align.data.errors import DataError, UserError
+from align.data.exchanges import Instruction
+from align.data.instruction_config import InstructionFormat, InstructionSource
 from align.data.instructions import read_instructions, read_prompts
-from align.data.messages import Example, Prompt, assistant, prompt_id_of, user
+from align.data.messages import (
+    Example,
+    Message,
+    Prompt,
+    assistant,
+    cluster_id_of,
+    prompt_id_of,
+    user,
+)
+from align.data.source_rows import CHUNK
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "instructions"
 REAL = [
@@ -23,8 +34,15 @@ def source(path: Path, format: InstructionFormat, *rows: object) -> InstructionS
     return InstructionSource(format=format, path=path)
 
 
-def instructions(*sources: InstructionSource, folder: Path, share: float = 0.01) -> list[Example]:
-    return read_instructions(sources, share, folder / "rejected.jsonl")
+def rows_of(*sources: InstructionSource, folder: Path) -> list[Instruction]:
+    return read_instructions(sources, 0.01, folder / "rejected.jsonl")
+
+
+def instructions(*sources: InstructionSource, folder: Path) -> list[Example]:
+    return [
+        {"prompt": one.prompt, "completion": one.completion or []}
+        for one in rows_of(*sources, folder=folder)
+    ]
 
 
 def prompts(*sources: InstructionSource, folder: Path) -> list[Prompt]:
@@ -40,6 +58,15 @@ def prompts(*sources: InstructionSource, folder: Path) -> list[Prompt]:
         ("alpaca", {"instruction": "Hi", "input": "you", "output": "Ho"}),
         ("alpaca", {"instruction": "Hi\n\nyou", "input": "", "output": "Ho"}),
         ("self_instruct", {"instruction": "Hi", "instances": [{"input": "you", "output": "Ho"}]}),
+        (
+            "sharegpt",
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi\n\nyou"},
+                    {"from": "gpt", "value": "Ho"},
+                ]
+            },
+        ),
     ],
 )
 def test_every_format_gives_the_same_example(
@@ -111,6 +138,9 @@ def test_a_wrong_column_is_one_line_with_the_columns_found(tmp_path: Path) -> No
         ("alpaca", {"instruction": 3, "output": "a"}, "must be text, found 3"),
         ("self_instruct", {"instruction": "a", "instances": []}, "must be a list of inputs"),
         ("self_instruct", {"instruction": "a", "instances": ["b"]}, "must have input and output"),
+        ("sharegpt", {"conversations": "a"}, "must be a list of turns"),
+        ("sharegpt", {"conversations": [{"from": "x", "value": "a"}]}, '"x" speaks'),
+        ("text", {"text": " "}, "the answer is empty"),
     ],
 )
 def test_a_bad_row_is_set_aside_and_never_stops_a_good_file(
@@ -123,6 +153,8 @@ def test_a_bad_row_is_set_aside_and_never_stops_a_good_file(
         "instruction": "a",
         "output": "b",
         "instances": [{"input": "", "output": "b"}],
+        "conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}],
+        "text": "a",
     }
     data = source(tmp_path / "x.jsonl", format, good, row, good)
     assert len(instructions(data, folder=tmp_path)) == 2
@@ -148,6 +180,89 @@ def test_the_demo_generates_its_rows(tmp_path: Path) -> None:
     assert len(set(ids)) == 10
     with pytest.raises(UserError, match="the demo has"):
         prompts(InstructionSource(format="demo", rows=10**9), folder=tmp_path)
+
+
+def test_every_row_says_where_it_came_from(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "c", "completion": "d", "task_id": "t", "license": "MIT"},
+    ]
+    data = source(tmp_path / "x.jsonl", "prompt_completion", *rows)
+    first, second = rows_of(data, folder=tmp_path)
+    assert (first.source, first.task_id, first.license) == ("x", "x", "unknown")
+    assert (second.task_id, second.license, second.template_id) == ("t", "MIT", "prompt_completion")
+    said = data.model_copy(update={"name": "mine", "task": "chat", "license": "CC0-1.0"})
+    first, second = rows_of(said, folder=tmp_path)
+    assert (first.source, first.task_id, first.license) == ("mine", "chat", "CC0-1.0")
+    assert (second.task_id, second.license) == ("t", "MIT")
+
+
+def test_a_system_prompt_goes_before_conversations_that_have_none(tmp_path: Path) -> None:
+    own: Message = {"role": "system", "content": "own"}
+    rows = [{"prompt": user("a"), "completion": "b"}, {"prompt": [own, *user("c")]}]
+    data = source(tmp_path / "x.jsonl", "prompt_completion", *rows)
+    given = data.model_copy(update={"system": "Be kind."})
+    first, second = prompts(given, folder=tmp_path)
+    assert first["prompt"] == [{"role": "system", "content": "Be kind."}, *user("a")]
+    assert second["prompt"] == [own, *user("c")]
+
+
+def test_all_turns_of_a_conversation_are_in_one_split(tmp_path: Path) -> None:
+    turns = [*user("1"), *assistant("2"), *user("3"), *assistant("4")]
+    data = source(tmp_path / "x.jsonl", "messages", {"messages": turns})
+    first, second = rows_of(data, folder=tmp_path)
+    assert first.group == second.group == cluster_id_of(user("1"))
+
+
+@pytest.mark.parametrize("separator", ["<|endoftext|>", "\n---\n"])
+def test_a_text_file_is_documents_between_separators(tmp_path: Path, separator: str) -> None:
+    long = "长" * (CHUNK - 3)  # the separator lies across the border of what is read at once
+    path = tmp_path / "x.txt"
+    path.write_text(f"one\nline{separator}{long}{separator} {separator}last\n", encoding="utf-8")
+    data = InstructionSource(format="text", path=path, separator=separator)
+    rows = rows_of(data, folder=tmp_path)
+    assert [row.completion for row in rows] == [
+        assistant("one\nline"),
+        assistant(long),
+        assistant("last"),
+    ]
+    assert all(row.prompt == [] for row in rows) and len({row.group for row in rows}) == 3
+
+
+def test_folders_that_datasets_saved_are_read(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"prompt": ["a", "b", "c"], "completion": ["1", "2", "3"]})
+    rows.select([2, 0]).save_to_disk(tmp_path / "one", num_shards=2)
+    datasets.DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(tmp_path / "more")
+
+    def read(name: str, split: str) -> list[str]:
+        data = InstructionSource(format="prompt_completion", path=tmp_path / name, split=split)
+        return [row.prompt[0]["content"] for row in rows_of(data, folder=tmp_path)]
+
+    assert read("one", "train") == ["c", "a"]
+    assert read("more", "train") == ["a", "b", "c"]
+    assert read("more", "test") == ["b"]
+    with pytest.raises(DataError, match="has no split 'dev', only train, test"):
+        read("more", "dev")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="was not saved by `datasets`"):
+        read("empty", "train")
+
+
+def test_a_hub_id_is_what_datasets_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # `datasets` takes a folder of that name before it asks a hub
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    row = {"prompt": "a", "completion": "b"}
+    (tmp_path / "owner" / "name" / "data.jsonl").write_text(json.dumps(row) + "\n")
+    data = InstructionSource(format="prompt_completion", hub="owner/name")
+    (read,) = rows_of(data, folder=tmp_path)
+    assert (read.prompt, read.source) == (user("a"), "owner-name")
+    missing = InstructionSource(format="alpaca", hub=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        rows_of(missing, folder=tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the real instructions in ../shared")

@@ -117,8 +117,8 @@ def test_a_normalised_part_has_mean_0_and_spread_1_on_demonstrations(
     config = config_of(folder, {"kind": "model", "normalize": "standardize"})
     where = setting(folder, tokenizer, config)
     mix = RewardMix(where)
-    examples, texts = demonstrations(config, where.directory, tokenizer)
-    rewards = mix(texts, [example["prompt"] for example in examples]).total_B
+    prompts, texts = demonstrations(config, where.directory, tokenizer)
+    rewards = mix(texts, prompts).total_B
     assert float(rewards.mean()) == pytest.approx(0, abs=1e-4)
     assert float(rewards.std(correction=0)) == pytest.approx(1, abs=1e-4)
 

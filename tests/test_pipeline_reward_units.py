@@ -12,8 +12,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from align.data.config import DataConfig, InstructionSource
+from align.data.config import DataConfig
+from align.data.demo import demo_instructions
 from align.data.errors import UserError
+from align.data.instruction_config import InstructionSource
 from align.pipeline.config import RunConfig
 from align.pipeline.export import publish
 from align.pipeline.reward_units import demonstrations, units_of
@@ -99,13 +101,31 @@ def with_length(max_length: int) -> RunConfig:
 def test_demonstrations_come_from_the_instructions(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    examples, texts = demonstrations(with_length(1000), RunDirectory(tmp_path), tokenizer)
-    assert len(examples) == len(texts) == 256
-    for example, answer in zip(examples, texts.responses, strict=True):
-        assert tokenizer.decode(answer[:-1]) == example["completion"][0]["content"]
+    prompts, texts = demonstrations(with_length(1000), RunDirectory(tmp_path), tokenizer)
+    assert len(prompts) == len(texts) == 256
+    answers = {
+        row["prompt"][0]["content"]: row["completion"][0]["content"]
+        for row in demo_instructions(300, seed=RunConfig(name="x").seed)
+    }
+    for prompt, answer in zip(prompts, texts.responses, strict=True):
+        assert tokenizer.decode(answer[:-1]) == answers[prompt[0]["content"]]
     limit = sorted(map(len, texts.whole))[99]
     fitting, _ = demonstrations(with_length(limit), RunDirectory(tmp_path), tokenizer)
     assert 100 <= len(fitting) < 256
+
+
+def test_text_that_answers_no_prompt_is_no_demonstration(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    (tmp_path / "books.txt").write_text("<|endoftext|>".join(f"Story {i}." for i in range(50)))
+    config = with_length(1000)
+    books = InstructionSource(format="text", path=tmp_path / "books.txt")
+    data = config.data.model_copy(update={"instructions": (books, *config.data.instructions)})
+    mixed = config.model_copy(update={"data": data})
+    directory = RunDirectory(tmp_path / "run")
+    assert demonstrations(mixed, directory, tokenizer) == demonstrations(
+        config, directory, tokenizer
+    )
 
 
 def test_no_demonstration_is_one_line(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,0 +1,1 @@
+"""Tasks as instructions: instances, templates, demonstrations."""

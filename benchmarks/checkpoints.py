@@ -34,7 +34,7 @@ from align.pipeline.loading import load_config
 from align.pipeline.ppo_models import Models
 from align.pipeline.prompts import read_encoded_prompts
 from align.pipeline.run_directory import RunDirectory
-from align.pipeline.sft import read_splits
+from align.pipeline.sft_data import read_splits
 from align.policy.config import ModelConfig
 from align.policy.model import load_causal_lm, load_tokenizer
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.data.arrays import Ints, combinations, runs
+from align.data.hashing import Words, mixed
 from align.data.messages import folded
 
 SIMILAR = 0.8  # Jaccard similarity of near-duplicates
@@ -21,8 +22,6 @@ GRAM = 5  # characters
 BANDS = 32
 MANY = 50  # texts alike: not all two of them are compared
 ROWS = 4  # minima in a band: a pair at 0.8 is missed with (1 - 0.8^4)^32 = 5e-8
-
-Words = NDArray[np.uint64]
 
 # Random and odd: they lose no bit modulo 2^64.
 MULTIPLIERS: Words = (
@@ -54,7 +53,7 @@ def grams_of(text: str) -> Words:
     if len(codes) < GRAM:
         codes = np.pad(codes, (0, GRAM - len(codes)))
     windows = np.lib.stride_tricks.sliding_window_view(codes, GRAM)
-    return np.unique(_mixed(windows @ MULTIPLIERS[:GRAM]))
+    return np.unique(mixed(windows @ MULTIPLIERS[:GRAM]))
 
 
 def jaccard(ours: Words, theirs: Words) -> float:
@@ -65,7 +64,7 @@ def jaccard(ours: Words, theirs: Words) -> float:
 
 def signature(grams: Words) -> Words:
     """The least hash of any gram under each of BANDS * ROWS random hashes."""
-    minima: Words = _mixed(grams[:, None] * MULTIPLIERS).min(axis=0)
+    minima: Words = mixed(grams[:, None] * MULTIPLIERS).min(axis=0)
     return minima
 
 
@@ -94,7 +93,7 @@ def _stars(key_T: NDArray[Any]) -> Ints:
 
 
 def _band_hashes(minima: Words) -> Words:
-    bands: Words = _mixed(minima.reshape(BANDS, ROWS) @ MULTIPLIERS[:ROWS])
+    bands: Words = mixed(minima.reshape(BANDS, ROWS) @ MULTIPLIERS[:ROWS])
     return bands
 
 
@@ -112,10 +111,3 @@ def _components(count: int, first: Ints, second: Ints) -> Ints:
         low, high = sorted((root(i), root(j)))
         parent[high] = low
     return np.array([root(place) for place in range(count)], dtype=np.int64)
-
-
-def _mixed(values: Words) -> Words:
-    """Every bit of the result depends on all bits (the finaliser of splitmix64, Steele 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -4,7 +4,7 @@ A row gives one or more exchanges (prompt, answer). SFT learns every answer; PPO
 of the last exchange and ignores its answer, which may be missing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from align.data.demo import demo_instructions, demo_prompts
@@ -15,10 +15,8 @@ from align.data.instruction_config import InstructionSource, NaturalFields
 from align.data.instruction_formats import PARSERS
 from align.data.messages import (
     Message,
-    Prompt,
     cluster_id_of,
     completion_problem,
-    prompt_id_of,
     prompt_problem,
 )
 from align.data.rejects import BadRow, Rejects
@@ -29,42 +27,8 @@ from align.data.tasks.people import Admission
 from align.data.tasks.showing import with_demonstrations
 
 UNKNOWN = "unknown"
-PLAIN = Reading()
 Located = Iterator[tuple[Path, int, Row, list[Exchange] | BadRow]]
 Check = Callable[[list[Exchange]], None]
-
-
-def read_instructions(
-    sources: Sequence[InstructionSource],
-    max_rejected: float,
-    rejected_path: Path | None,
-    reading: Reading = PLAIN,
-) -> list[Instruction]:
-    """All exchanges of all sources.
-
-    Raises: DataError if too many rows are bad, or a source has no good one.
-    """
-    rejects = Rejects(rejected_path, max_rejected)
-    found = [one for source in sources for one in instructions_of(source, rejects, reading)]
-    rejects.finish()
-    return found
-
-
-def read_prompts(
-    sources: Sequence[InstructionSource],
-    max_rejected: float,
-    rejected_path: Path | None,
-    seed: int = 0,
-    split: str = "ppo",
-) -> list[Prompt]:
-    """The prompts of all sources; `seed` and `split` (sft|feedback|ppo|heldout) are the demo's.
-
-    Raises: DataError if too many rows are bad, or a source has no good one.
-    """
-    rejects = Rejects(rejected_path, max_rejected)
-    prompts = [one.prompt for source in sources for one in prompts_of(source, rejects, seed, split)]
-    rejects.finish()
-    return [{"prompt": prompt, "prompt_id": prompt_id_of(prompt)} for prompt in prompts]
 
 
 def instructions_of(
@@ -89,7 +53,10 @@ def instructions_of(
 def prompts_of(
     source: InstructionSource, rejects: Rejects, seed: int = 0, split: str = "ppo"
 ) -> Iterator[Instruction]:
-    """The prompt of the last exchange of every row of a source."""
+    """The prompt of the last exchange of every row of a source. Raises: DataError if it has none.
+
+    `seed` and `split` (sft|feedback|ppo|heldout) are the demo's.
+    """
     if source.format == "demo":
         for row in _demo(lambda rows: demo_prompts(rows, seed, split), source):
             exchange = Exchange(row["prompt"], None)

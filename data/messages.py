@@ -16,13 +16,6 @@ VISIBLE = r"[^\p{Z}\p{Cc}\p{Cf}]"  # finds in Arrow what is none of them
 Message = dict[str, str]  # {"role": one of ROLES, "content": text}
 
 
-class Example(TypedDict):
-    """An instruction with one assistant turn to learn."""
-
-    prompt: list[Message]
-    completion: list[Message]
-
-
 class Prompt(TypedDict):
     """A conversation that waits for an answer."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from align.data.config import DataConfig, Section
+from align.data.mixture_config import MixtureConfig
 from align.pipeline.submit.options import (
     KubernetesOptions,
     RayOptions,
@@ -131,6 +132,7 @@ class RunConfig(Section):
     """Decides every random choice of the run."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    mixture: MixtureConfig = MixtureConfig()
     train: TrainConfig = TrainConfig()
     sft: SFTConfig = SFTConfig()
     feedback: FeedbackConfig = FeedbackConfig()
@@ -151,6 +153,28 @@ class RunConfig(Section):
             # by half.
             most = min(most, 2)
         return max(rows for rows in range(1, min(share, most) + 1) if share % rows == 0)
+
+    @model_validator(mode="after")
+    def _mixtures_name_their_sources(self) -> "RunConfig":
+        for key, mixture, sources in (
+            ("instructions", self.mixture.instructions, self.data.instructions),
+            ("prompts", self.mixture.prompts, self.data.prompts),
+        ):
+            if mixture is None:
+                continue
+            names = [source.named for source in sources]
+            twice = [name for name in names if names.count(name) > 1]
+            unknown = [share.name for share in mixture.sources if share.name not in names]
+            if twice:
+                raise ValueError(
+                    f"mixture.{key}: two sources of data.{key} are called {twice[0]}: give a `name`"
+                )
+            if unknown:
+                raise ValueError(
+                    f"mixture.{key}.sources: no source of data.{key} is called {unknown[0]}; there "
+                    f"are {', '.join(names) or 'none'}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":

@@ -20,7 +20,8 @@ from align.pipeline.reward_probe import probe
 from align.pipeline.reward_report import outcomes_of
 from align.pipeline.reward_report import write_evaluation as write_reward_evaluation
 from align.pipeline.run_directory import RunDirectory, locked
-from align.pipeline.sft import held_out_loss, read_splits
+from align.pipeline.sft import held_out_loss
+from align.pipeline.sft_data import read_splits
 from align.pipeline.texts import Texts, per_text
 from align.policy.kl import k1
 from align.policy.logprobs import response_logprobs

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from align.data.exchanges import Reading
-from align.data.instructions import read_instructions, read_prompts
+from align.data.instructions import instructions_of, prompts_of
 from align.data.messages import Message, cluster_id_of
 from align.data.overlap import WORDS, Contamination, Overlap, Use, contamination, overlaps
+from align.data.rejects import Rejects
 from align.data.schemas import Record
 from align.data.splits import split_of
 from align.pipeline.config import RunConfig
@@ -72,11 +73,17 @@ def stages_of(config: RunConfig, records: Sequence[Record]) -> dict[str, list[Us
         ]
     }
     if data.instructions:
-        examples = read_instructions(data.instructions, 1, None, Reading(config.seed))
-        stages["SFT"] = [use(x.prompt, [(x.completion or [])[-1]["content"]]) for x in examples]
+        reading = Reading(config.seed)
+        examples = [
+            x for s in data.instructions for x in instructions_of(s, Rejects(None), reading)
+        ]
+        stages["SFT"] = [
+            use(one.prompt, [turn["content"] for turn in one.completion or []], one.group)
+            for one in examples
+        ]
     if data.prompts:
-        prompts = read_prompts(data.prompts, 1, None, config.seed)
-        stages["PPO"] = [use(one["prompt"], []) for one in prompts]
+        prompts = [x for s in data.prompts for x in prompts_of(s, Rejects(None), config.seed)]
+        stages["PPO"] = [use(one.prompt, [], one.group) for one in prompts]
     return stages
 
 

@@ -1,19 +1,29 @@
 """The texts that PPO begins with: prompts to learn from and held out, instructions to mix in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from align.data.chat import encode_prompt
 from align.data.errors import UserError
+from align.data.exchanges import Instruction
 from align.data.instruction_config import InstructionSource
-from align.data.instructions import read_prompts
-from align.data.messages import Message, Prompt, cluster_id_of
+from align.data.instructions import prompts_of
+from align.data.messages import Message, Prompt, prompt_id_of
+from align.data.mixture.choose import Choosable, chosen
+from align.data.mixture.plan import planned
+from align.data.mixture_config import Mixture
+from align.data.rejects import Rejects
 from align.data.splits import split_of
+from align.data.text_hashes import prompt_hash
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
+from align.pipeline.sft_data import encoded_row, read_splits
 from align.pipeline.texts import Texts
 
 
@@ -62,26 +72,64 @@ def read_mixed_in(
     """What SFT learns from, if `ppo.ptx_coef` mixes it into the updates; else nothing."""
     if config.ppo.ptx_coef == 0:
         return Texts([], [])
-    from align.pipeline.sft import read_splits  # and with it trl, which takes eight seconds
-
-    examples, _ = read_splits(config, directory, tokenizer)
+    rows, _ = read_splits(config, directory, tokenizer)
+    examples = [encoded_row(row) for row in rows]
     return Texts([e.prompt_ids for e in examples], [e.completion_ids for e in examples])
 
 
 def _read(config: RunConfig, directory: RunDirectory) -> tuple[list[Prompt], list[Prompt]]:
     """The demo has held-out prompts of its own; other sources are split by content."""
-    rejected = directory.stage("ppo") / "rejected.jsonl"
-    files = [source for source in config.data.prompts if source.format != "demo"]
-    demo = [source for source in config.data.prompts if source.format == "demo"]
-    read = read_prompts(files, config.data.max_rejected, rejected)
-    splits: dict[str, list[Prompt]] = {"train": [], "test": []}
-    for prompt in read:
-        splits[split_of(cluster_id_of(prompt["prompt"]), config.data.held_out)].append(prompt)
-    train, held_out = splits["train"], splits["test"]
-    train += read_prompts(demo, 0, rejected, config.seed, "ppo")
-    evaluation = [InstructionSource(format="demo", rows=config.ppo.eval_prompts) for _ in demo[:1]]
-    held_out += read_prompts(evaluation, 0, rejected, config.seed, "heldout")
-    return train, held_out
+    data, seed = config.data, config.seed
+    rejects = Rejects(directory.stage("ppo") / "rejected.jsonl", data.max_rejected)
+    sources = sorted(data.prompts, key=lambda source: source.format == "demo")
+    train: list[list[Instruction]] = [[] for _ in sources]
+    held_out: list[Instruction] = []
+    for source, mine in zip(sources, train, strict=True):
+        for one in prompts_of(source, rejects, seed):
+            kept = source.format == "demo" or split_of(one.group, data.held_out) == "train"
+            (mine if kept else held_out).append(one)
+    rejects.finish()
+    if any(source.format == "demo" for source in sources):
+        evaluation = InstructionSource(format="demo", rows=config.ppo.eval_prompts)
+        held_out += prompts_of(evaluation, rejects, seed, "heldout")
+    names = [source.named for source in sources]
+    return _prompts(mixed(config.mixture.prompts, names, train, seed)), _prompts(held_out)
+
+
+def mixed(
+    mixture: Mixture | None,
+    names: Sequence[str],
+    sources: Sequence[Sequence[Instruction]],
+    seed: int,
+) -> list[Instruction]:
+    """The prompts of one pass of the mixture; without one, all of them in order.
+
+    Raises: UserError if a source has none left.
+    """
+    if mixture is None:
+        return [one for rows in sources for one in rows]
+    rows = chosen(
+        mixture, [_choosable(name, mine) for name, mine in zip(names, sources, strict=True)]
+    )
+    used = [
+        list(mine) if places is None else [mine[place] for place in places]
+        for mine, places in zip(sources, rows, strict=True)
+    ]
+    plan = planned(mixture, names, np.array([*map(len, used)]), np.ones(len(used)), seed)
+    return [used[source][place] for source, place in plan.stream(0, plan.length)]
+
+
+def _choosable(name: str, rows: Sequence[Instruction]) -> Choosable:
+    return Choosable(
+        name,
+        np.array([prompt_hash(one) for one in rows], dtype=np.uint64),
+        pa.chunked_array([[one.task_id for one in rows]], pa.string()),
+        pa.chunked_array([[one.label for one in rows]], pa.string()),
+    )
+
+
+def _prompts(rows: Sequence[Instruction]) -> list[Prompt]:
+    return [{"prompt": one.prompt, "prompt_id": prompt_id_of(one.prompt)} for one in rows]
 
 
 def _fitting(

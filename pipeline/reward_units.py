@@ -18,8 +18,9 @@ from align.data.batches import epoch_order
 from align.data.chat import encode
 from align.data.errors import UserError
 from align.data.exchanges import Instruction, Reading
-from align.data.instructions import read_instructions
+from align.data.instructions import instructions_of
 from align.data.messages import Message
+from align.data.rejects import Rejects
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.run_directory import RunDirectory
@@ -80,13 +81,7 @@ def demonstrations(
             "normalize measures rewards on SFT demonstrations: give data.instructions, or set "
             "normalize to none"
         )
-    rejected = directory.stage("sft") / "rejected.jsonl"
-    read: list[Instruction] = ranks.on_main(
-        lambda: read_instructions(
-            config.data.instructions, config.data.max_rejected, rejected, Reading(config.seed)
-        )
-    )
-    examples = [one for one in read if one.prompt]
+    examples: list[Instruction] = ranks.on_main(lambda: _answered_prompts(config, directory))
     order = epoch_order(len(examples), config.seed, epoch=0)
     drawn = [examples[row] for row in order[:DEMONSTRATIONS]]
     encoded = [encode(tokenizer, one.prompt, one.completion or []) for one in drawn]
@@ -100,3 +95,16 @@ def demonstrations(
     return [one.prompt for one in compress(drawn, fits)], Texts(
         [one.prompt_ids for one in kept], [one.completion_ids for one in kept]
     )
+
+
+def _answered_prompts(config: RunConfig, directory: RunDirectory) -> list[Instruction]:
+    rejects = Rejects(directory.stage("sft") / "rejected.jsonl", config.data.max_rejected)
+    reading = Reading(config.seed)
+    examples = [
+        one
+        for source in config.data.instructions
+        for one in instructions_of(source, rejects, reading)
+        if one.prompt
+    ]
+    rejects.finish()
+    return examples

@@ -20,12 +20,8 @@ from trl import SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
 
 from align.data.batches import fingerprint, stream
-from align.data.chat import Encoded, encode, encode_prompt, encode_text, truncate
+from align.data.chat import Encoded
 from align.data.errors import UserError
-from align.data.exchanges import Instruction, Reading
-from align.data.instructions import read_instructions
-from align.data.splits import split_of
-from align.pipeline import ranks
 from align.pipeline.checkpoint import Checkpoints
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import (
@@ -40,16 +36,13 @@ from align.pipeline.engine import (
 )
 from align.pipeline.export import publish
 from align.pipeline.launch import Shares
-from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory
+from align.pipeline.sft_data import read_splits
 from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts, per_text
 from align.policy.logprobs import response_logprobs
 from align.policy.model import add_lora, check_context, load_causal_lm, load_tokenizer
 from align.policy.places import identity_of
-
-IGNORED = -100
-"""The label of a token that is not learnt (torch's cross-entropy skips it)."""
 
 
 def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
@@ -57,8 +50,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     source = config.sft.model or config.model.path
     check_context(source, config.model, config.data.max_length)
     tokenizer = load_tokenizer(source, config.model)
-    train, held_out = read_splits(config, directory, tokenizer)
-    train_rows = _rows(train, config)
+    rows, held_out = read_splits(config, directory, tokenizer)
+    train_rows = _packed(rows, config)
     steps = config.sft.epochs * len(train_rows) // config.sft.batch_size
     if steps == 0:
         raise UserError(
@@ -218,67 +211,8 @@ def _arguments(config: RunConfig, steps: int, output: Path) -> SFTConfig:
     )
 
 
-def read_splits(
-    config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[Encoded], list[Encoded]]:
-    """Training and held-out examples, in token ids, with what was too long counted."""
-    if not config.data.instructions:
-        raise UserError("nothing to learn from: give data.instructions")
-    rejected = directory.stage("sft") / "rejected.jsonl"
-    reading = Reading(
-        config.seed,
-        config.data.held_out,
-        lambda prompt: len(encode_prompt(tokenizer, prompt)),
-        config.data.max_prompt_length,
-    )
-    examples: list[Instruction] = ranks.on_main(
-        lambda: read_instructions(
-            config.data.instructions, config.data.max_rejected, rejected, reading
-        )
-    )
-    splits: dict[str, list[Encoded]] = {"train": [], "test": []}
-    too_long = 0
-    for example in examples:
-        split = splits[split_of(example.group, config.data.held_out)]
-        assert example.completion is not None  # they are checked
-        if not example.prompt:
-            text = example.completion[0]["content"]
-            split += encode_text(tokenizer, text, config.data.max_length)
-            continue
-        encoded = encode(tokenizer, example.prompt, example.completion)
-        if len(encoded.prompt_ids) > config.data.max_prompt_length:
-            too_long += 1
-            continue
-        split.append(truncate(encoded, config.data.max_length))
-    train, held_out = splits["train"], splits["test"]
-    if not train or not held_out:
-        raise UserError(
-            f"of {len(examples)} instructions {len(train)} are left to train on and "
-            f"{len(held_out)} to hold out (data.held_out {config.data.held_out}); {too_long} have "
-            f"a prompt of more than data.max_prompt_length ({config.data.max_prompt_length}) tokens"
-        )
-    cut = sum(encoded.truncated for encoded in train)
-    if cut == len(train):
-        raise UserError(
-            f"every answer passes data.max_length ({config.data.max_length} tokens, prompt "
-            "included) and would be cut, so none teaches the model to end: raise data.max_length"
-        )
-    if ranks.is_main():
-        note(
-            f"{len(train)} examples to learn, {len(held_out)} held out, {cut} cut at "
-            f"{config.data.max_length} tokens, {too_long} left out for a long prompt"
-        )
-    return train, held_out
-
-
-def _rows(encoded: list[Encoded], config: RunConfig) -> Dataset:
-    """Columns input_ids and labels; with packing also seq_lengths, the examples in each row."""
-    rows = Dataset.from_dict(
-        {
-            "input_ids": [e.prompt_ids + e.completion_ids for e in encoded],
-            "labels": [[IGNORED] * len(e.prompt_ids) + e.completion_ids for e in encoded],
-        }
-    )
-    if not config.sft.packing or not encoded:
+def _packed(rows: Dataset, config: RunConfig) -> Dataset:
+    """With packing, rows of whole examples end to end; `seq_lengths` has the length of each."""
+    if not config.sft.packing or not len(rows):
         return rows
     return pack_dataset(rows, config.data.max_length, strategy="bfd")

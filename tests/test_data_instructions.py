@@ -7,18 +7,17 @@ import datasets
 import pytest
 
 from align.data.errors import DataError, UserError
-from align.data.exchanges import Instruction
+from align.data.exchanges import Instruction, Reading
 from align.data.instruction_config import InstructionFormat, InstructionSource
-from align.data.instructions import read_instructions, read_prompts
+from align.data.instructions import instructions_of, prompts_of
 from align.data.messages import (
-    Example,
     Message,
-    Prompt,
     assistant,
     cluster_id_of,
     prompt_id_of,
     user,
 )
+from align.data.rejects import Rejects
 from align.data.source_rows import CHUNK
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "instructions"
@@ -35,18 +34,24 @@ def source(path: Path, format: InstructionFormat, *rows: object) -> InstructionS
 
 
 def rows_of(*sources: InstructionSource, folder: Path) -> list[Instruction]:
-    return read_instructions(sources, 0.01, folder / "rejected.jsonl")
+    rejects = Rejects(folder / "rejected.jsonl")
+    rows = [one for source in sources for one in instructions_of(source, rejects, Reading())]
+    rejects.finish()
+    return rows
 
 
-def instructions(*sources: InstructionSource, folder: Path) -> list[Example]:
+def instructions(*sources: InstructionSource, folder: Path) -> list[dict[str, list[Message]]]:
     return [
         {"prompt": one.prompt, "completion": one.completion or []}
         for one in rows_of(*sources, folder=folder)
     ]
 
 
-def prompts(*sources: InstructionSource, folder: Path) -> list[Prompt]:
-    return read_prompts(sources, 0.01, folder / "rejected.jsonl")
+def prompts(*sources: InstructionSource, folder: Path) -> list[list[Message]]:
+    rejects = Rejects(folder / "rejected.jsonl")
+    found = [one.prompt for source in sources for one in prompts_of(source, rejects)]
+    rejects.finish()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -75,8 +80,7 @@ def test_every_format_gives_the_same_example(
     data = source(tmp_path / "x.jsonl", format, row)
     expected = {"prompt": user("Hi\n\nyou"), "completion": assistant("Ho")}
     assert instructions(data, folder=tmp_path) == [expected]
-    (prompt,) = prompts(data, folder=tmp_path)
-    assert prompt == {"prompt": user("Hi\n\nyou"), "prompt_id": prompt_id_of(user("Hi\n\nyou"))}
+    assert prompts(data, folder=tmp_path) == [user("Hi\n\nyou")]
 
 
 def test_every_assistant_turn_is_learnt_once_and_the_last_prompt_is_answered(
@@ -88,7 +92,7 @@ def test_every_assistant_turn_is_learnt_once_and_the_last_prompt_is_answered(
         {"prompt": turns[:1], "completion": turns[1:2]},
         {"prompt": turns[:3], "completion": turns[3:]},
     ]
-    assert [row["prompt"] for row in prompts(data, folder=tmp_path)] == [turns[:3]]
+    assert prompts(data, folder=tmp_path) == [turns[:3]]
 
 
 def test_prompts_need_no_answers(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_prompts_need_no_answers(tmp_path: Path) -> None:
         source(tmp_path / "b.jsonl", "prompt_completion", {"prompt": "b"}),
         source(tmp_path / "c.jsonl", "alpaca", {"instruction": "c"}),
     ]
-    assert [row["prompt"] for row in prompts(*data, folder=tmp_path)] == list(map(user, "abc"))
+    assert prompts(*data, folder=tmp_path) == list(map(user, "abc"))
     with pytest.raises(DataError, match=r"a\.jsonl:1: completion: there is no answer to learn"):
         instructions(*data, folder=tmp_path)
 
@@ -174,10 +178,9 @@ def test_the_first_rows_are_taken(tmp_path: Path) -> None:
 def test_the_demo_generates_its_rows(tmp_path: Path) -> None:
     demo = InstructionSource(format="demo", rows=5)
     assert len(instructions(demo, folder=tmp_path)) == 5
-    held_out = read_prompts([demo], 0.01, tmp_path / "rejected.jsonl", seed=1, split="heldout")
-    asked = read_prompts([demo], 0.01, tmp_path / "rejected.jsonl", seed=1)
-    ids = [row["prompt_id"] for row in asked + held_out]
-    assert len(set(ids)) == 10
+    held_out = prompts_of(demo, Rejects(None), seed=1, split="heldout")
+    asked = prompts_of(demo, Rejects(None), seed=1)
+    assert len({prompt_id_of(row.prompt) for row in [*asked, *held_out]}) == 10
     with pytest.raises(UserError, match="the demo has"):
         prompts(InstructionSource(format="demo", rows=10**9), folder=tmp_path)
 
@@ -203,8 +206,8 @@ def test_a_system_prompt_goes_before_conversations_that_have_none(tmp_path: Path
     data = source(tmp_path / "x.jsonl", "prompt_completion", *rows)
     given = data.model_copy(update={"system": "Be kind."})
     first, second = prompts(given, folder=tmp_path)
-    assert first["prompt"] == [{"role": "system", "content": "Be kind."}, *user("a")]
-    assert second["prompt"] == [own, *user("c")]
+    assert first == [{"role": "system", "content": "Be kind."}, *user("a")]
+    assert second == [own, *user("c")]
 
 
 def test_all_turns_of_a_conversation_are_in_one_split(tmp_path: Path) -> None:

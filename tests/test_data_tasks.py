@@ -13,7 +13,8 @@ from align.data.chance import pick, unit
 from align.data.errors import DataError
 from align.data.exchanges import Instruction, Reading
 from align.data.instruction_config import Demonstrations, InstructionSource, NaturalFields, People
-from align.data.instructions import read_instructions
+from align.data.instructions import instructions_of
+from align.data.rejects import Rejects
 from align.data.splits import split_of
 from align.data.tasks.demonstrations import choose, fitting, shots
 from align.data.tasks.instances import Demonstration, Instance, from_messages, to_messages
@@ -47,7 +48,10 @@ def random_instance(chance: random.Random) -> Instance:
 
 
 def read(source: InstructionSource, folder: Path, reading: Reading = PLAIN) -> list[Instruction]:
-    return read_instructions([source], 0.01, folder / "rejected.jsonl", reading)
+    rejects = Rejects(folder / "rejected.jsonl")
+    rows = list(instructions_of(source, rejects, reading))
+    rejects.finish()
+    return rows
 
 
 def test_two_hundred_instances_are_read_back_as_they_were() -> None:

@@ -1,0 +1,1 @@
+"""Many sources as one stream: rates, caps, and the order of draws."""

@@ -24,7 +24,9 @@ from align.data.source_rows import source_rows
 from align.data.tasks.instances import Instance, to_messages
 from align.data.tasks.natural import answers_of, described, read_task, task_files
 from align.data.tasks.people import Admission
+from align.data.tasks.rules import Rules
 from align.data.tasks.showing import with_demonstrations
+from align.data.tasks.wording import wording
 
 UNKNOWN = "unknown"
 Located = Iterator[tuple[Path, int, Row, list[Exchange] | BadRow]]
@@ -40,11 +42,11 @@ def instructions_of(
             exchange = Exchange(row["prompt"], row["completion"])
             yield _instruction(source, row, exchange, cluster_id_of(row["prompt"]))
     elif source.demonstrations is None:
-        yield from _answered(source, rejects)
+        yield from _answered(source, rejects, reading.seed)
     else:
         counted_once = iter([rejects])  # the rows are read twice, and rejected the first time
         yield from with_demonstrations(
-            lambda: _answered(source, next(counted_once, Rejects(None))),
+            lambda: _answered(source, next(counted_once, Rejects(None)), reading.seed),
             source.demonstrations,
             reading,
         )
@@ -62,7 +64,7 @@ def prompts_of(
             exchange = Exchange(row["prompt"], None)
             yield _instruction(source, row, exchange, cluster_id_of(row["prompt"]))
         return
-    for row, exchanges, group in _good_rows(source, rejects, _any_prompt):
+    for row, exchanges, group in _good_rows(source, rejects, _any_prompt, seed):
         yield _instruction(source, row, exchanges[-1], group)
 
 
@@ -74,9 +76,9 @@ def _demo(generate: Callable[[int], list[Row]], source: InstructionSource) -> li
         raise UserError(str(error)) from None
 
 
-def _answered(source: InstructionSource, rejects: Rejects) -> Iterator[Instruction]:
+def _answered(source: InstructionSource, rejects: Rejects, seed: int) -> Iterator[Instruction]:
     check = _some_text if source.format == "text" else _all_answered
-    for row, exchanges, group in _good_rows(source, rejects, check):
+    for row, exchanges, group in _good_rows(source, rejects, check, seed):
         for exchange in exchanges:
             yield _instruction(source, row, exchange, group)
 
@@ -111,12 +113,12 @@ def _as_instance(exchange: Exchange) -> Instance | None:
 
 
 def _good_rows(
-    source: InstructionSource, rejects: Rejects, check: Check
+    source: InstructionSource, rejects: Rejects, check: Check, seed: int
 ) -> Iterator[tuple[Row, list[Exchange], str]]:
     """Row, exchanges and split group of each good row, until the source's `rows` are reached."""
     admission = Admission(source.people) if source.people else None
     taken = 0
-    for file, line, row, exchanges in _located(source, rejects):
+    for file, line, row, exchanges in _located(source, rejects, seed):
         try:
             if isinstance(exchanges, BadRow):
                 raise exchanges
@@ -139,17 +141,26 @@ def _good_rows(
         raise rejects.no_good_row(source.path or Path(source.named))
 
 
-def _located(source: InstructionSource, rejects: Rejects) -> Located:
+def _located(source: InstructionSource, rejects: Rejects, seed: int) -> Located:
     """File, line and row with its exchanges, or with what is wrong with it."""
     if source.format == "natural_instructions":
         yield from _natural(source, rejects)
         return
-    parse = PARSERS[source.format]
+    parse = _parser(source, seed)
     for file, line, row in source_rows(source, rejects):
         try:
             yield file, line, row, parse(row)
         except BadRow as bad:
             yield file, line, row, bad
+
+
+def _parser(source: InstructionSource, seed: int) -> Callable[[Row], list[Exchange]]:
+    if source.templates is not None:
+        rows = (row for _, _, row in source_rows(source, Rejects(None)))
+        return wording(source.templates, seed, rows).exchanges
+    if source.format == "unlabelled":
+        return Rules(source.language, seed).exchanges
+    return PARSERS[source.format]
 
 
 def _natural(source: InstructionSource, rejects: Rejects) -> Located:

@@ -91,7 +91,7 @@ def _table(names: list[str], section: type[Section]) -> str:
 
 def _type(property_: dict[str, Any]) -> str:
     """A JSON schema's type in words: `integer`, `list of text`, `"a"` or `"b"`."""
-    names = {"string": "text", "array": "list", "object": "section", "null": "`null`"}
+    names = {"string": "text", "array": "list", "null": "`null`"}
     if "anyOf" in property_:
         return " or ".join(_type(option) for option in property_["anyOf"])
     if "$ref" in property_ or "allOf" in property_:
@@ -100,6 +100,8 @@ def _type(property_: dict[str, Any]) -> str:
         return f"`{property_['const']}`"
     if "enum" in property_:
         return ", ".join(f"`{value}`" for value in property_["enum"])
+    if property_["type"] == "object":
+        return "mapping of text to text"
     if property_["type"] == "array":
         return f"list of {_type(property_['items'])}s".replace("texts", "text")
     if property_.get("format") == "path":

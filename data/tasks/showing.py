@@ -11,7 +11,8 @@ from align.data.splits import split_of
 from align.data.tasks.demonstrations import POOL, choose, fitting, shots
 from align.data.tasks.instances import Demonstration, Instance, to_messages
 
-Pools = dict[str, list[Demonstration]]
+Pools = dict[tuple[str, str], list[Demonstration]]
+"""By task and wording: reasons are shown only where reasons are asked for."""
 
 
 def with_demonstrations(
@@ -25,19 +26,19 @@ def with_demonstrations(
             continue
         key = (reading.seed, row.source, row.instance.input, row.instance.output)
         count = shots(wanted.share, wanted.most, *key)
-        shown = choose(found.get(row.task_id, []), row.instance, count, *key)
+        shown = choose(found.get((row.task_id, row.template_id), []), row.instance, count, *key)
         system = row.prompt[:1] if row.prompt[0]["role"] == "system" else []
         yield _written(replace(row.instance, demonstrations=shown), row, system, reading)
 
 
 def pools(rows: Iterable[Instruction], reading: Reading) -> Pools:
     """Cases of each task that may be shown: of training rows, those with the least hash."""
-    found: dict[str, dict[Demonstration, float]] = {}
+    found: dict[tuple[str, str], dict[Demonstration, float]] = {}
     for row in rows:
         if row.instance is None or split_of(row.group, reading.held_out) == "test":
             continue
         case = Demonstration(row.instance.input, row.instance.output)
-        pool = found.setdefault(row.task_id, {})
+        pool = found.setdefault((row.task_id, row.template_id), {})
         pool[case] = unit("pool", reading.seed, case.input, case.output)
         if len(pool) > POOL:
             del pool[max(pool, key=lambda one: (pool[one], one.input))]

@@ -9,6 +9,7 @@ import typer
 
 from align.data.errors import DISK_ERRORS, UserError
 from align.data.messages import printable
+from align.pipeline.data_cli import data
 from align.pipeline.feedback_cli import feedback
 from align.pipeline.jobs_cli import jobs
 from align.pipeline.options import Config, Overrides, Resume, RunDir, RunDirectoryOption, Stages
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},  # of the commands below it, too
 )
+app.add_typer(data, name="data")
 app.add_typer(feedback, name="feedback")
 app.add_typer(jobs, name="jobs")
 Stage = Literal["sft", "rm", "ppo"]

@@ -11,6 +11,11 @@ from align.data.mixture.caps import firsts
 from align.data.mixture.store import BATCH, Store, concatenated
 from align.pipeline.instruction_build import Mixed, Sources
 
+EXAMPLES = 64
+"""Rows of a source that are shown and whose wording is compared."""
+SEARCHED = 2000
+"""Rows in which each task and template is looked for."""
+
 
 def statistics_of(sources: Sources, plan: Mixed) -> list[dict[str, Any]]:
     """One entry a source, with its tasks and templates by name."""
@@ -34,9 +39,26 @@ def statistics_of(sources: Sources, plan: Mixed) -> list[dict[str, Any]]:
                 "tasks": _counts(store, "task_id", used),
                 "templates": _counts(store, "template_id", used),
                 "licenses": _counts(store, "license", used),
+                "examples": _examples(store, used),
             }
         )
     return entries
+
+
+def _examples(store: Store, used: Ints) -> list[dict[str, Any]]:
+    """Some of the used rows, evenly over the source, and the first of each task and template."""
+    names = ("task_id", "template_id", "license")
+    rows = {int(row) for row in used[:: max(1, len(used) // EXAMPLES)][:EXAMPLES]}
+    seen: set[tuple[str, ...]] = set()
+    for row in used[:SEARCHED].tolist():
+        wording = tuple(store.names(name)[row].as_py() for name in names[:2])
+        if wording not in seen and len(seen) < EXAMPLES:
+            seen.add(wording)
+            rows.add(row)
+    return [
+        {name: store.names(name)[row].as_py() for name in names} | vars(store.encoded(row))
+        for row in sorted(rows)
+    ]
 
 
 def _draws(sources: Sources, plan: Mixed) -> list[int]:

@@ -1,0 +1,93 @@
+"""`align data`: what it prints and writes, and that a stage uses what was built."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from align.pipeline.data_inspect import build, inspect
+from align.pipeline.data_page import token_texts
+from align.pipeline.loading import load_config
+
+Finished = Callable[..., str]
+
+
+def config_file(folder: Path) -> Path:
+    rows = [{"instruction": f"说 {i} <b>", "output": f"好 {i}"} for i in range(80)]
+    (folder / "zh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    (folder / "books.txt").write_text("<|endoftext|>".join(f"Story {i}. " * 9 for i in range(40)))
+    config = {
+        "name": "x",
+        "data": {
+            "instructions": [
+                {"format": "alpaca", "path": "zh.jsonl", "license": "MIT"},
+                {"format": "text", "path": "books.txt"},
+                {"format": "demo", "rows": 60},
+            ],
+            "held_out": 0.2,
+            "max_length": 128,
+            "max_prompt_length": 64,
+        },
+        "rollout": {"max_new_tokens": 32},
+        "mixture": {
+            "instructions": {"rows": 100, "sources": [{"name": "books", "token_share": 0.2}]}
+        },
+    }
+    path = folder / "x.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_inspect_shows_what_sft_will_see(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, look = tmp_path / "run", tmp_path / "look"
+    inspect(load_config(config_file(tmp_path)), run, look)
+    printed = capsys.readouterr().out
+    assert "100 rows to learn" in printed and "MIT" in printed
+    assert not run.exists(), "inspect leaves the run directory alone"
+    report = json.loads((look / "inspect.json").read_text())
+    zh, books, demo = report["sources"]
+    assert (zh["source"], zh["duplicates"]) == ("zh", 1)
+    assert demo["templates"] == {"demo": demo["used"]}
+    tokens = sum(source["tokens"] for source in report["sources"])
+    assert books["tokens"] / tokens == pytest.approx(0.2, abs=0.02)
+    assert 0 < demo["diversity"]["dissimilarity"] < 1 and books["diversity"]["distinct_1"] > 0
+    page = (look / "inspect.html").read_text()
+    assert 'class="masked"' in page and 'class="learnt"' in page
+    assert "说" in page and "<b>" not in page, "texts are escaped"
+
+
+def test_what_was_built_is_used_and_not_built_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = load_config(config_file(tmp_path)), tmp_path / "run"
+    build(config, run)
+    rows = run / "data" / "train.arrow"
+    assert str(rows) in capsys.readouterr().out
+    built = rows.stat().st_mtime_ns
+    inspect(config, run, None)
+    build(config, run)
+    assert rows.stat().st_mtime_ns == built
+    assert not (run / "data" / "sources").exists()
+
+
+def test_a_config_without_instructions_is_one_line(tmp_path: Path, finished: Finished) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\n")
+    printed = finished("data", "build", "--config", str(path), code=2)
+    assert printed.count("\n") == 1 and "data.instructions" in printed
+
+
+def test_pieces_of_text_are_whole_letters_and_together_the_text(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    text = "床前 moon 😀\n\nend"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = token_texts(tokenizer, ids)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert sum(count for _, count in pieces) == len(ids)
+    assert ("床", 3) in pieces and ("😀", 4) in pieces and ("m", 1) in pieces

@@ -51,7 +51,7 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     check_context(source, config.model, config.data.max_length)
     tokenizer = load_tokenizer(source, config.model)
     rows, held_out = read_splits(config, directory, tokenizer)
-    train_rows = _packed(rows, config)
+    train_rows = packed(rows, config)
     steps = config.sft.epochs * len(train_rows) // config.sft.batch_size
     if steps == 0:
         raise UserError(
@@ -211,7 +211,7 @@ def _arguments(config: RunConfig, steps: int, output: Path) -> SFTConfig:
     )
 
 
-def _packed(rows: Dataset, config: RunConfig) -> Dataset:
+def packed(rows: Dataset, config: RunConfig) -> Dataset:
     """With packing, rows of whole examples end to end; `seq_lengths` has the length of each."""
     if not config.sft.packing or not len(rows):
         return rows

@@ -123,6 +123,15 @@ def one_rank(process_group: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny models are faster so, far more where other work runs beside the tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def tokenizer() -> PreTrainedTokenizerBase:
     """A token for every byte, one for `\\n\\n`, and the marks of three chat formats."""
     marks = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]"]

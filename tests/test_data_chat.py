@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.chat import Encoded, encode, encode_prompt, encode_text, truncate
 from align.data.errors import UserError
+from align.data.instruction_formats import PARSERS
 from align.data.messages import Message, assistant, user
 
 LLAMA_3 = (
@@ -19,6 +20,21 @@ MISTRAL = (
     "{% elif m['role'] == 'assistant' %} {{ m['content'] }}{{ eos_token }}"
     "{% else %}{{ raise_exception('only user and\\nassistant roles') }}{% endif %}"
     "{% endfor %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a test.<|im_end|>\n{% endif %}" + CHATML
+)
+# Of earlier answers, what stands before `</think>` is not shown, as in models that reason.
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] if loop.last or '</think>' not in m['content'] "
+    "else m['content'].split('</think>')[1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # Hides earlier answers once another follows, as templates for reasoning models do.
 REWRITES = (
@@ -45,10 +61,14 @@ def with_format(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedToke
         tokenizer.chat_template, tokenizer.eos_token = LLAMA_3, "<|eot_id|>"
     elif name == "mistral":
         tokenizer.chat_template, tokenizer.eos_token = MISTRAL, "</s>"
+    elif name == "qwen":
+        tokenizer.chat_template = QWEN
+    elif name == "thinking":
+        tokenizer.chat_template = THINKING
     return tokenizer
 
 
-FORMATS = ["chatml", "llama-3", "mistral"]
+FORMATS = ["chatml", "llama-3", "mistral", "qwen", "thinking"]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +126,31 @@ def test_a_conversation_of_several_turns_keeps_all_of_them(
         "<|im_start|>assistant\n"
     )
     assert tokenizer.decode(encoded.completion_ids) == "再见<|im_end|>"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_of_a_conversation_every_assistant_turn_is_learnt_once_and_nothing_else(
+    tokenizer: PreTrainedTokenizerBase, name: str
+) -> None:
+    tokenizer = with_format(tokenizer, name)
+    answers = ["First", "<think>why</think>第二", "Third\n\n!"]
+    messages = [
+        turn
+        for number, answer in enumerate(answers)
+        for turn in (*user(f"question {number}"), *assistant(answer))
+    ]
+    exchanges = PARSERS["messages"]({"messages": messages})
+    learnt = []
+    for place, exchange in enumerate(exchanges):
+        assert exchange.completion is not None
+        encoded = encode(tokenizer, exchange.prompt, exchange.completion)
+        assert encoded.prompt_ids == encode_prompt(tokenizer, messages[: 2 * place + 1])
+        asked = str(tokenizer.decode(encoded.prompt_ids))
+        assert all((f"question {i}" in asked) == (i <= place) for i in range(3))
+        assert all((f"{answer.split('>')[-1]}<" in asked) for answer in answers[:place])
+        assert encoded.completion_ids.count(tokenizer.eos_token_id) == 1
+        learnt.append(str(tokenizer.decode(encoded.completion_ids, skip_special_tokens=True)))
+    assert [text.strip() for text in learnt] == answers
 
 
 def test_a_template_that_writes_no_eos_gets_one(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +189,6 @@ def test_the_caps_of_a_mixture_reach_the_rows(tmp_path: Path, build: Build) -> N
     assert entry["tasks"] == {"t0": 20, "t1": 20} and report["rows"] == 40
     assert 25 < entry["duplicates"] <= 50
     assert np.isclose(entry["rows"], 200, atol=30)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A tiny model is faster so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def text_loss(model: PreTrainedModel, ids: list[list[int]]) -> torch.Tensor:

@@ -127,6 +127,9 @@ class DataConfig(Section):
     """What PPO answers."""
     feedback: tuple[FeedbackSource, ...] = ()
     """What the reward model learns from."""
+    evaluation: tuple[InstructionSource, ...] = ()
+    """What a model will be measured on: never learnt; `align data inspect` says what of it stands
+    in the other sources."""
     max_length: int = Field(default=512, gt=1)
     """Tokens of prompt and answer together."""
     max_prompt_length: int = Field(default=256, gt=0)

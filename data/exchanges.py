@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from align.data.messages import Message
+from align.data.splits import Split
 from align.data.tasks.instances import Instance
 
 
@@ -38,6 +39,12 @@ class Instruction:
     """The class, where the task has classes."""
     instance: Instance | None = None
     """The same as a case of a task, where it can be shown with demonstrations."""
+    asked: list[Message] = field(default_factory=list)
+    """The prompt without demonstrations."""
+
+
+def _all_train(_: str) -> Split:
+    return "train"
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ class Reading:
     """What the choices made while reading depend on."""
 
     seed: int = 0
-    held_out: float = 0.0
-    """Share of the groups that no demonstration may come from."""
+    split: Callable[[str], Split] = _all_train
+    """Of a group. No demonstration comes from a group that is held out."""
     prompt_tokens: Callable[[list[Message]], int] | None = None
     max_prompt_length: int = 0
     """Demonstrations that would make a prompt of more `prompt_tokens` are dropped."""

@@ -145,6 +145,10 @@ class InstructionSource(Section):
             return self.name
         return self.path.stem if self.path else (self.hub or self.format).replace("/", "-")
 
+    def without_demonstrations(self) -> "InstructionSource":
+        """The same rows as they are asked."""
+        return self.model_copy(update={"demonstrations": None})
+
     @model_validator(mode="after")
     def _names_a_file_or_generates(self) -> "InstructionSource":
         if self.format == "demo":

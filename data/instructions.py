@@ -101,6 +101,7 @@ def _instruction(
         group,
         known.get("label", ""),
         exchange.instance or _as_instance(exchange),
+        prompt,
     )
 
 

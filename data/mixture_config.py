@@ -43,8 +43,10 @@ class Mixture(Section):
     """Use so many rows of a task, chosen by hash; the others are never drawn."""
     balance_classes: bool = False
     """Where `max_rows_per_task` cuts, keep as many rows of each class as there are."""
-    dedup: Literal["none", "exact"] = "none"
-    """Leave out rows whose prompt and answer came before, but for case, spaces and Unicode form."""
+    dedup: Literal["none", "exact", "near"] = "none"
+    """Leave out rows whose prompt and answer came before: `exact` but for case, spaces and Unicode
+    form, `near` also where four fifths of their 5-grams of characters are the same. `near` also
+    holds out together prompts that are nearly the same, and holds all texts in memory."""
     eval_rows: int = Field(default=1000, gt=0)
     """Held-out rows that are evaluated, at most; chosen by hash."""
     sources: tuple[SourceShare, ...] = ()
@@ -74,4 +76,6 @@ class MixtureConfig(Section):
     def _prompts_have_rows_only(self) -> "MixtureConfig":
         if self.prompts and any(source.token_share for source in self.prompts.sources):
             raise ValueError("mixture.prompts: a prompt is a row: token_share is for instructions")
+        if self.prompts and self.prompts.dedup == "near":
+            raise ValueError("mixture.prompts: dedup: near is for instructions; use exact")
         return self

@@ -1,90 +1,84 @@
-"""Prompts that several stages use, and held-out prompts that training has read in part.
+"""What sets of texts share: prompts of stages, and held-out texts that training has read in part.
 
 Stages may share prompts (WebGPT, Nakano et al. 2021, arXiv:2112.09332, kept them apart), but what
-one of them learns the others must not hold out. A held-out prompt is contaminated if 13 words in a
-row stand in a training text too (Brown et al. 2020, arXiv:2005.14165, appendix C); a character of a
-language without spaces is a word.
+one of them learns no other should hold out. A held-out text is contaminated if training has
+thirteen of its words in a row, whatever their case and punctuation (Brown et al. 2020,
+arXiv:2005.14165, appendix C); of Chinese and the like, words are characters.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import NamedTuple
+from itertools import combinations, product
 
-from align.data.messages import Message, cluster_id_of, folded
+from align.data.dedup import near_duplicates
+from align.data.messages import folded
+from align.data.rouge import words
 
-WORDS = 13
-SPACELESS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # kana, Han, Hangul
-WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
-
-
-class Use(NamedTuple):
-    """A prompt as a stage uses it, and the answers that it learns with it."""
-
-    prompt: list[Message]
-    answers: Sequence[str]
-    held_out: bool
+RUN = 13
+"""Words in a row."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Different prompts of two stages that are equal but for case, spaces and Unicode form."""
+    """Two sets, and how many different texts of the first are in the second."""
 
     first: str
     second: str
-    shared: int
-    leaked: int
-    """Of them, those that one stage holds out and the other one learns from."""
+    texts: int
+    """Different texts of the first set, but for case, spaces and Unicode form."""
+    same: int
+    near: int
+    """Including those that are the same; see `data/dedup.py`."""
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """Held-out uses of a stage's prompts, those of WORDS words and more, and of these the
-    contaminated ones."""
+    """A held-out set: its texts, those of RUN words and more, and of these the contaminated ones.
 
-    held_out: int
+    Shorter texts are left to `Overlap`.
+    """
+
+    texts: int
     long: int
-    contaminated: int
+    found: int
 
 
-def overlaps(stages: Mapping[str, Sequence[Use]]) -> list[Overlap]:
-    """Of every two stages."""
-    sides: dict[str, dict[str, set[bool]]] = {}
-    for name, uses in stages.items():
-        mine = sides.setdefault(name, {})
-        for use in uses:
-            mine.setdefault(cluster_id_of(use.prompt), set()).add(use.held_out)
-    found = []
-    for first, second in combinations(sides, 2):
-        both = sides[first].keys() & sides[second].keys()
-        leaked = sum(len(sides[first][one] | sides[second][one]) > 1 for one in both)
-        found.append(Overlap(first, second, len(both), leaked))
-    return found
+def overlaps(
+    learnt: Mapping[str, Iterable[str]], held_out: Mapping[str, Iterable[str]]
+) -> list[Overlap]:
+    """Of every two sets, but for two that are held out. The texts are held in memory."""
+    texts = {name: dict.fromkeys(map(folded, one)) for name, one in {**learnt, **held_out}.items()}
+    everything = [text for one in texts.values() for text in one]
+    component = near_duplicates(everything, list(map(str, range(len(everything))))).tolist()
+    places = iter(component)
+    components = {name: [next(places) for _ in one] for name, one in texts.items()}
+    return [
+        Overlap(
+            first,
+            second,
+            len(texts[first]),
+            len(texts[first].keys() & texts[second].keys()),
+            sum(map(set(components[second]).__contains__, components[first])),
+        )
+        for first, second in (*combinations(learnt, 2), *product(learnt, held_out))
+    ]
 
 
-def contamination(stages: Mapping[str, Sequence[Use]]) -> dict[str, Contamination]:
-    """Of the held-out prompts of each stage, by what any stage learns from."""
-    held_out = {
-        name: [set(_grams(_text(use.prompt))) for use in uses if use.held_out]
-        for name, uses in stages.items()
-    }
-    wanted = {gram for uses in held_out.values() for grams in uses for gram in grams}
-    learnt = (use for uses in stages.values() for use in uses if not use.held_out)
-    texts = (text for use in learnt for text in (_text(use.prompt), *use.answers))
-    seen = {gram for text in texts for gram in _grams(text) if gram in wanted}
+def contamination(
+    learnt: Iterable[str], held_out: Mapping[str, Sequence[str]]
+) -> dict[str, Contamination]:
+    """Of each held-out set. What is learnt is read once and not held."""
+    runs = {name: [set(_runs(text)) for text in texts] for name, texts in held_out.items()}
+    wanted = {run for texts in runs.values() for text in texts for run in text}
+    seen = {run for text in learnt for run in _runs(text) if run in wanted}
     return {
         name: Contamination(
-            len(uses), sum(map(bool, uses)), sum(not seen.isdisjoint(grams) for grams in uses)
+            len(texts), sum(map(bool, texts)), sum(not seen.isdisjoint(text) for text in texts)
         )
-        for name, uses in held_out.items()
+        for name, texts in runs.items()
     }
 
 
-def _text(prompt: Iterable[Message]) -> str:
-    return "\n".join(message["content"] for message in prompt)
-
-
-def _grams(text: str) -> Iterator[tuple[str, ...]]:
-    words = WORD.findall(folded(text))
-    return (tuple(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1))
+def _runs(text: str) -> Iterator[tuple[str, ...]]:
+    split = words(text)
+    return (tuple(split[place : place + RUN]) for place in range(len(split) - RUN + 1))

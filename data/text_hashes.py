@@ -1,24 +1,32 @@
-"""64-bit names of prompts and of whole rows, whatever their case, spaces and Unicode form."""
+"""What a row says and asks, as text and as a 64-bit name that ignores case, spaces and form.
 
-from collections.abc import Sequence
+Demonstrations are left aside: a row is the same row whatever is shown with it.
+"""
 
 from align.data.exchanges import Instruction
-from align.data.messages import Message, folded, sha256_of
+from align.data.messages import folded, sha256_of
+
+
+def content_text(row: Instruction) -> str:
+    """Prompt and answer."""
+    messages = [*row.asked, *(row.completion or [])]
+    return "\n".join(message["content"] for message in messages)
+
+
+def prompt_text(row: Instruction) -> str:
+    """The prompt; of text that asks nothing, the text."""
+    return "\n".join(message["content"] for message in row.asked or row.completion or [])
 
 
 def content_hash(row: Instruction) -> int:
-    """Equal for rows that say the same: prompt and answer."""
-    return _word([_texts(row.prompt), _texts(row.completion or [])])
+    """Equal for rows that say the same."""
+    return _word(content_text(row))
 
 
 def prompt_hash(row: Instruction) -> int:
-    """Equal for rows that ask the same; for text that asks nothing, that say the same."""
-    return _word(_texts(row.prompt or row.completion or []))
+    """Equal for rows that ask the same."""
+    return _word(prompt_text(row))
 
 
-def _texts(messages: Sequence[Message]) -> list[list[str]]:
-    return [[message["role"], folded(message["content"])] for message in messages]
-
-
-def _word(value: object) -> int:
-    return int(sha256_of(value)[:16], 16)
+def _word(text: str) -> int:
+    return int(sha256_of(folded(text))[:16], 16)

@@ -48,6 +48,7 @@ def write_agreement_page(
         plots=[*plots, agreement_matrix(couples), votes_per_annotator(judged)],
         second_heading="Annotators",
         tables=_tables(report.annotators),
+        overlap=None,
     )
 
 

@@ -54,6 +54,7 @@ def write_data_page(
             {**source, "share": percent(source["tokens"] / tokens if tokens else None)}
             for source in sources
         ],
+        overlap=report["overlap"],
         examples=[
             _rendered(source["source"], example, tokenizer)
             for source in sources

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from align.pipeline.page import UNKNOWN, Headline, percent, write_page
 from align.pipeline.svg import Plot
@@ -25,15 +26,15 @@ def write_feedback_page(
     name: str,
     statistics: FeedbackStatistics,
     plots: Sequence[Plot],
-    notes: Sequence[str] = (),
+    overlap: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the page to `path`; `notes` are lines that a reader should see first."""
+    """Write the page to `path`; `overlap` is a report of `data_overlap.py`, if there is one."""
     write_page(
         path,
         "feedback_report.html.jinja",
         name=name,
         headlines=_headlines(statistics),
-        notes=notes,
+        notes=(),
         first_heading="What people preferred, and how alike",
         plots=plots,
         second_heading="Records",
@@ -44,6 +45,7 @@ def write_feedback_page(
             _table("Annotators", statistics.by_annotator_kind),
             _table("Annotator", statistics.by_annotator),
         ],
+        overlap=overlap,
     )
 
 

@@ -36,6 +36,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "data.instructions": ("sft",),
     "data.feedback": ("rm",),
     "data.prompts": ("ppo",),
+    "data.evaluation": (),
     "mixture": (),
     "mixture.instructions": ("sft",),
     "mixture.prompts": ("ppo",),
@@ -77,7 +78,7 @@ def is_frozen(key: str, begun: tuple[str, ...]) -> bool:
 
 
 def _readers(key: str) -> tuple[str, ...]:
-    return READ_BY.get(key) or READ_BY[key.partition(".")[0]]
+    return READ_BY[key] if key in READ_BY else READ_BY[key.partition(".")[0]]
 
 
 def _settings(config: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -66,6 +66,8 @@ def named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[st
             found.append((f"data.{names[stage]}.{number}.path", source.path))
     if "sft" in stages:
         found.append(("sft.model", config.sft.model))
+        for number, source in enumerate(data.evaluation):
+            found.append((f"data.evaluation.{number}.path", source.path))
     if "rm" in stages:
         found.append(("rm.model", config.rm.model))
         found.append(("feedback.annotators", config.feedback.annotators))

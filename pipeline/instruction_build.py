@@ -8,7 +8,7 @@ Rows are read, written and drawn one by one, so memory does not grow with the so
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,14 @@ from align.data.instruction_config import InstructionSource
 from align.data.instructions import instructions_of
 from align.data.mixture.caps import capped
 from align.data.mixture.choose import chosen
+from align.data.mixture.near import Near, near
 from align.data.mixture.plan import Plan, planned
 from align.data.mixture.store import BATCH, TOKENS, Store, Stored, concatenated, writer
 from align.data.mixture_config import Mixture
 from align.data.rejects import Rejects
-from align.data.splits import split_of
+from align.data.splits import Split, read_assignments, split_of, write_assignments
 from align.data.text_hashes import content_hash, prompt_hash
-from align.pipeline.progress import tracked
+from align.pipeline.progress import note, tracked
 
 IGNORED = -100
 """The label of a token that is not learnt (torch's cross-entropy skips it)."""
@@ -71,22 +72,29 @@ class Mixed:
 
 def encoded_sources(
     config: DataConfig,
+    mixture: Mixture | None,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     rejects: Rejects,
 ) -> Sources:
     """Read, encode and split all sources. Raises: DataError if too many rows are bad."""
+    close = near_rows(config, mixture, seed, folder / "splits.jsonl")
+    if close is not None:
+        write_assignments(folder / "splits.jsonl", close.assigned)
+        if close.leaks:
+            note(f"{len(close.leaks)} prompts are near to earlier ones of both splits")
     reading = Reading(
         seed,
-        config.held_out,
+        split_function(close, config.held_out),
         lambda prompt: len(encode_prompt(tokenizer, prompt)),
         config.max_prompt_length,
     )
     shutil.rmtree(folder / "sources", ignore_errors=True)
     paths = [folder / "sources" / str(n) for n in range(len(config.instructions))]
+    content = close.content if close else {}
     too_long = [
-        _encode_source(source, path, tokenizer, config, reading, rejects)
+        _encode_source(source, path, tokenizer, config, reading, content, rejects)
         for source, path in zip(config.instructions, paths, strict=True)
     ]
     rejects.finish()
@@ -96,6 +104,26 @@ def encoded_sources(
         [Store(path.with_suffix(".test.arrow")) for path in paths],
         too_long,
     )
+
+
+def split_function(close: Near | None, held_out: float) -> Callable[[str], Split]:
+    """From a group to its split: by hash alone, or by what it is near to."""
+    if close is None:
+        return lambda group: split_of(group, held_out)
+    return lambda group: close.splits[group]
+
+
+def near_rows(config: DataConfig, mixture: Mixture | None, seed: int, path: Path) -> Near | None:
+    """What is near to what, if that is asked for; the file at `path` freezes earlier splits."""
+    if mixture is None or mixture.dedup != "near":
+        return None
+    rows = (
+        row
+        for source in config.instructions
+        for row in instructions_of(source.without_demonstrations(), Rejects(None), Reading(seed))
+    )
+    compared = tracked("rows compared", rows, lambda _: 1)
+    return near(compared, read_assignments(path), config.held_out)
 
 
 def learnt(
@@ -180,6 +208,7 @@ def _encode_source(
     tokenizer: PreTrainedTokenizerBase,
     config: DataConfig,
     reading: Reading,
+    first_like: Mapping[int, int],
     rejects: Rejects,
 ) -> int:
     """Write both splits of a source; how many rows have too long a prompt."""
@@ -193,8 +222,9 @@ def _encode_source(
         for one in tracked(f"rows of {source.named}", rows, lambda _: 1):
             pieces = learnt(tokenizer, one, config)
             too_long += not pieces
-            side = sides[split_of(one.group, config.held_out)]
+            side = sides[reading.split(one.group)]
             content, prompt = content_hash(one), prompt_hash(one)
+            content = first_like.get(content, content)
             for piece in pieces:
                 side.add(
                     Stored(

@@ -103,7 +103,7 @@ def _answered_prompts(config: RunConfig, directory: RunDirectory) -> list[Instru
     examples = [
         one
         for source in config.data.instructions
-        for one in instructions_of(source, rejects, reading)
+        for one in instructions_of(source.without_demonstrations(), rejects, reading)
         if one.prompt
     ]
     rejects.finish()

@@ -78,7 +78,7 @@ def build(
     folder, mixture = directory.path / "data", config.mixture.instructions
     (folder / "build.json").unlink(missing_ok=True)
     rejects = Rejects(directory.stage("sft") / "rejected.jsonl", config.data.max_rejected)
-    sources = encoded_sources(config.data, config.seed, tokenizer, folder, rejects)
+    sources = encoded_sources(config.data, mixture, config.seed, tokenizer, folder, rejects)
     plan = mixed(mixture, sources, config.seed)
     check_something_is_left(config.data, sources, plan)
     rows = write_rows(folder / "train.arrow", sources.train, plan.draws(sources.train))
@@ -97,7 +97,7 @@ def build(
 
 def inputs_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> str:
     """Names everything that the rows depend on."""
-    data = config.data.model_dump(mode="json", exclude={"prompts", "feedback"})
+    data = config.data.model_dump(mode="json", exclude={"prompts", "feedback", "evaluation"})
     mixture = config.mixture.instructions
     files = [_files_hash(source) for source in config.data.instructions]
     return sha256_of(

@@ -1,84 +1,102 @@
-"""What stages share, and what training has read of held-out prompts."""
+"""Overlap of prompts, contamination of evaluation sets, and rows that are nearly the same."""
 
 import random
-from itertools import combinations
 
-from align.data.messages import cluster_id_of, user
-from align.data.overlap import WORDS, Contamination, Overlap, Use, contamination, overlaps
+from align.data.exchanges import Instruction
+from align.data.messages import assistant, user
+from align.data.mixture.near import near
+from align.data.overlap import RUN, Contamination, Overlap, contamination, overlaps
+from align.data.text_hashes import content_hash
 
-SENTENCE = "the quick brown fox jumps over the lazy dog while seven wizards boil their soup"
-CHINESE = "请用三句话向一个七岁的孩子解释为什么天空是蓝色的"
-
-
-def learnt(prompt: str, *answers: str) -> Use:
-    return Use(user(prompt), answers, held_out=False)
-
-
-def held_out(prompt: str) -> Use:
-    return Use(user(prompt), [], held_out=True)
+CHANCE = random.Random(0)
+WORDS = [f"word{i}" for i in range(500)]
+CHARACTERS = [chr(0x4E00 + i) for i in range(1500)]
 
 
-def test_shared_prompts_are_counted_once_whatever_their_writing() -> None:
-    stages = {
-        "SFT": [learnt("Hi"), learnt("hi "), learnt("Ho"), held_out("Hu")],
-        "PPO": [learnt("HI"), learnt("hu"), learnt("Ha")],
-        "RM": [],
-    }
-    assert overlaps(stages) == [
-        Overlap("SFT", "PPO", shared=2, leaked=1),
-        Overlap("SFT", "RM", 0, 0),
-        Overlap("PPO", "RM", 0, 0),
+def english(count: int = 60) -> str:
+    return " ".join(CHANCE.choices(WORDS, k=count))
+
+
+def chinese(count: int = 90) -> str:
+    return "".join(CHANCE.choices(CHARACTERS, k=count))
+
+
+def changed(text: str) -> str:
+    """One word of many, or one character."""
+    if " " not in text:
+        return text[:40] + "改" + text[41:]
+    words = text.split()
+    return " ".join([*words[:30], "changed", *words[31:]])
+
+
+def test_what_two_sets_share_is_counted_as_the_same_and_as_near() -> None:
+    ours = [english() for _ in range(10)] + [chinese() for _ in range(10)]
+    theirs = [ours[0].upper(), changed(ours[1]), changed(ours[10]), f" {ours[11]}  ", english()]
+    held_out = {"x": [english(), ours[2]], "y": [english(), ours[2]]}
+    assert overlaps({"SFT": ours, "PPO": theirs}, held_out) == [
+        Overlap("SFT", "PPO", 20, 2, 4),
+        Overlap("SFT", "x", 20, 1, 1),
+        Overlap("SFT", "y", 20, 1, 1),
+        Overlap("PPO", "x", 5, 0, 0),
+        Overlap("PPO", "y", 5, 0, 0),
     ]
 
 
-def test_overlaps_are_those_of_a_double_loop() -> None:
-    chance = random.Random(1)
-    stages = {
-        name: [
-            Use(user(chance.choice("abcdefghABCD")), [], chance.random() < 0.3) for _ in range(12)
-        ]
-        for name in ("x", "y", "z")
-    }
-    for found, (ours, theirs) in zip(
-        overlaps(stages), combinations(stages.values(), 2), strict=True
-    ):
-        both = {
-            cluster_id_of(a.prompt)
-            for a in ours
-            for b in theirs
-            if cluster_id_of(a.prompt) == cluster_id_of(b.prompt)
-        }
-        sides = [
-            {use.held_out for use in [*ours, *theirs] if cluster_id_of(use.prompt) == one}
-            for one in both
-        ]
-        assert (found.shared, found.leaked) == (len(both), sum(len(side) == 2 for side in sides))
+def test_copies_within_a_set_count_once_and_an_empty_set_shares_nothing() -> None:
+    text = english()
+    assert overlaps({"a": [text, text.title()]}, {"b": [text]}) == [Overlap("a", "b", 1, 1, 1)]
+    assert overlaps({"a": [], "b": [text]}, {}) == [Overlap("a", "b", 0, 0, 0)]
 
 
 def test_thirteen_words_in_a_row_are_contamination_and_twelve_are_not() -> None:
-    words = SENTENCE.split()
-    assert len(words) == 15
-    stages = {
-        "PPO": [held_out(SENTENCE), held_out("Another " * 20), held_out("short")],
-        "SFT": [learnt("Quote.", "So: " + " ".join(words[:WORDS]).upper() + "!")],
+    questions = [english(), chinese(), english(), chinese(), "It is too short, really."]
+    words = questions[0].split()
+    learnt = [
+        english(),
+        " ".join(["before", *words[20 : 20 + RUN], "after"]),
+        "前" + questions[1][30 : 30 + RUN] + "后",
+        " ".join(questions[2].split()[: RUN - 1]),
+        questions[3][: RUN - 1],
+        questions[4],
+        *(english() for _ in range(20)),
+    ]
+    assert contamination(iter(learnt), {"a": questions, "b": questions[2:], "c": []}) == {
+        "a": Contamination(texts=5, long=4, found=2),
+        "b": Contamination(texts=3, long=2, found=0),
+        "c": Contamination(0, 0, 0),
     }
-    # The mark belongs to the last word, so only twelve are the same.
-    assert contamination(stages)["PPO"] == Contamination(held_out=3, long=2, contaminated=0)
-    stages["SFT"] = [learnt("Quote.", "So:  " + " ".join(words[:WORDS]).upper() + " indeed")]
-    assert contamination(stages) == {
-        "PPO": Contamination(held_out=3, long=2, contaminated=1),
-        "SFT": Contamination(0, 0, 0),
-    }
+    assert contamination([], {"a": questions}) == {"a": Contamination(5, 4, 0)}
 
 
-def test_chinese_is_read_by_characters() -> None:
-    stages = {"PPO": [held_out(CHINESE)], "SFT": [learnt("今天" + CHINESE[3 : 3 + WORDS])]}
-    assert contamination(stages)["PPO"].contaminated == 1
-    stages["SFT"] = [learnt(CHINESE[3 : 2 + WORDS])]
-    assert contamination(stages)["PPO"].contaminated == 0
+def test_contamination_looks_at_no_case_and_no_punctuation() -> None:
+    learnt = "So: THE quick, brown-fox jumps over the lazy dog; while seven wizards boil!"
+    held_out = {"a": ["the quick brown fox jumps over the lazy dog while seven wizards boil soup"]}
+    assert contamination([learnt], held_out)["a"].found == 1
+    assert contamination([learnt.replace("dog", "cat")], held_out)["a"].found == 0
 
 
-def test_what_is_held_out_everywhere_is_not_contaminated() -> None:
-    assert contamination({"PPO": [held_out(SENTENCE)], "RM": [held_out(SENTENCE)]})[
-        "PPO"
-    ] == Contamination(1, 1, 0)
+def row(prompt: str, answer: str) -> Instruction:
+    asked = user(prompt)
+    return Instruction(asked, assistant(answer), "s", "t", "MIT", "x", prompt[:60], asked=asked)
+
+
+def test_rows_that_are_nearly_the_same_are_one_row_in_one_split() -> None:
+    prompts = [english() for _ in range(40)] + [chinese() for _ in range(40)]
+    rows = [row(text, text[::-1]) for text in prompts]
+    copies = [row(changed(text), text[::-1]) for text in prompts]
+    other = [row(changed(text), english()) for text in prompts]
+    found = near([*rows, *copies, *other], {}, held_out=0.3)
+    assert set(found.splits.values()) == {"train", "test"} and not found.leaks
+    for first, copy, answer in zip(rows, copies, other, strict=True):
+        assert found.splits[first.group] == found.splits[copy.group] == found.splits[answer.group]
+        assert found.content[content_hash(copy)] == content_hash(first)
+        assert found.content[content_hash(answer)] == content_hash(answer)
+
+
+def test_an_old_row_keeps_its_split_when_rows_are_added() -> None:
+    rows = [row(chinese(), "a") for _ in range(60)]
+    before = near(rows[:40], {}, held_out=0.4)
+    more = [row(changed(one.asked[0]["content"]), "b") for one in rows[:40]]
+    after = near([*rows, *more], before.assigned, held_out=0.4)
+    assert before.splits.items() <= after.splits.items()
+    assert len(after.assigned) == 100

@@ -193,7 +193,7 @@ def test_demonstrations_are_of_the_task_of_training_rows_and_never_the_row_itsel
     source = InstructionSource(
         format="natural_instructions", path=folder, demonstrations=Demonstrations(share=1, most=3)
     )
-    rows = read(source, tmp_path, Reading(seed=1, held_out=0.3))
+    rows = read(source, tmp_path, Reading(seed=1, split=lambda group: split_of(group, 0.3)))
     plain = read(source.model_copy(update={"demonstrations": None}), tmp_path)
     tested = {
         row.instance.input for row in plain if row.instance and split_of(row.group, 0.3) == "test"

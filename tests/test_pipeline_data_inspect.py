@@ -19,6 +19,15 @@ def config_file(folder: Path) -> Path:
     rows = [{"instruction": f"说 {i} <b>", "output": f"好 {i}"} for i in range(80)]
     (folder / "zh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     (folder / "books.txt").write_text("<|endoftext|>".join(f"Story {i}. " * 9 for i in range(40)))
+    asked = [
+        {"prompt": "说 4 <B>"},
+        {"prompt": "Story 5. Story 5. Story 5. Story 5. Story 5. Story 5. Story"},
+    ]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    asked = [{"prompt": f"说 {i}  <b>"} for i in (3, 4, 5)]  # 3 is held out, by SFT too
+    (folder / "ppo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    pair = {"prompt": "说 5 <b>", "chosen": "好", "rejected": "Story 5. " * 7}
+    (folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
     config = {
         "name": "x",
         "data": {
@@ -27,6 +36,9 @@ def config_file(folder: Path) -> Path:
                 {"format": "text", "path": "books.txt"},
                 {"format": "demo", "rows": 60},
             ],
+            "evaluation": [{"format": "prompt_completion", "path": "test.jsonl"}],
+            "prompts": [{"format": "prompt_completion", "path": "ppo.jsonl"}],
+            "feedback": [{"format": "trl", "path": "pairs.jsonl"}],
             "held_out": 0.2,
             "max_length": 128,
             "max_prompt_length": 64,
@@ -56,6 +68,17 @@ def test_inspect_shows_what_sft_will_see(
     tokens = sum(source["tokens"] for source in report["sources"])
     assert books["tokens"] / tokens == pytest.approx(0.2, abs=0.02)
     assert 0 < demo["diversity"]["dissimilarity"] < 1 and books["diversity"]["distinct_1"] > 0
+    shared = {
+        (one["first"], one["second"]): (one["same"], one["near"])
+        for one in report["overlap"]["prompts"]
+    }
+    assert shared["SFT", "evaluation test"] == (1, 2)
+    assert shared["SFT", "PPO"] == (2, 2) and shared["SFT", "PPO held out"] == (0, 0)
+    assert shared["SFT", "reward model"] == shared["reward model", "PPO"] == (1, 1)
+    seen = report["overlap"]["contaminated"]
+    assert seen["evaluation test"] == {"texts": 2, "long": 1, "found": 1}
+    assert seen["PPO held out"] == {"texts": 1, "long": 0, "found": 0}
+    assert "reward model held out" not in seen, "its only prompt is learnt"
     page = (look / "inspect.html").read_text()
     assert 'class="masked"' in page and 'class="learnt"' in page
     assert "说" in page and "<b>" not in page, "texts are escaped"

@@ -353,13 +353,18 @@ def test_inspect_says_what_the_stages_of_a_config_share(feedback: Align, tmp_pat
     )
     out = tmp_path / "look"
     printed = feedback("inspect", "--config", str(config), "--out", str(out))
-    line = "the reward model and SFT share 15 prompts, 15 of them learnt by one and held out by the"
-    assert line in printed and line in (out / "inspect.html").read_text("utf-8")
-    assert "SFT and PPO share 4 prompts, 0 of them" in printed
-    assert "of 1 held-out prompts of the reward model with 13 words or more, 1 have" in printed
-    found = json.loads((out / "inspect.json").read_text("utf-8"))
-    assert found["contamination"]["the reward model"]["held_out"] == 20
-    assert "of the stages" not in feedback("inspect", str(tmp_path / "votes.jsonl"))
+    overlap = json.loads((out / "inspect.json").read_text("utf-8"))["overlap"]
+    same = {(one["first"], one["second"]): one["same"] for one in overlap["prompts"]}
+    assert same["SFT", "PPO"] == 4
+    assert same["SFT", "reward model held out"] == 15
+    assert same["PPO", "reward model held out"] == 4
+    held_out = {"texts": 20, "long": 1, "found": 1}
+    assert overlap["contaminated"]["reward model held out"] == held_out
+    for shown in (printed, (out / "inspect.html").read_text("utf-8")):
+        assert "reward model held out" in shown and "found in training" in shown
+    alone = feedback("inspect", str(tmp_path / "votes.jsonl"), "--out", str(out))
+    assert "found in training" not in alone
+    assert "Overlap" not in (out / "inspect.html").read_text("utf-8")
 
 
 def test_settings_need_no_config(feedback: Align, tmp_path: Path) -> None:

@@ -95,7 +95,10 @@ def test_the_page_shows_counts_rates_and_plots(tmp_path: Path) -> None:
 
 def test_names_are_shown_as_text(tmp_path: Path) -> None:
     records = [vote(0, "a", HOSTILE, source=HOSTILE), vote(5, "b", "other")]
-    page = page_of(tmp_path, records, notes=[HOSTILE])
+    share = {"first": "SFT", "second": HOSTILE, "texts": 2, "same": 1, "near": 1}
+    seen = {HOSTILE: {"texts": 3, "long": 2, "found": 1}}
+    overlap = {"run": 13, "prompts": [share], "contaminated": seen}
+    page = page_of(tmp_path, records, overlap=overlap)
     shown = HOSTILE.replace("\u202e", r"\u202e").replace("\u202c", r"\u202c")
     assert "script" not in page.tags and shown in page.text
     html = (tmp_path / "x.html").read_text("utf-8")

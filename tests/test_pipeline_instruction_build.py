@@ -191,6 +191,23 @@ def test_the_caps_of_a_mixture_reach_the_rows(tmp_path: Path, build: Build) -> N
     assert np.isclose(entry["rows"], 200, atol=30)
 
 
+def test_rows_that_are_nearly_the_same_are_learnt_once(tmp_path: Path, build: Build) -> None:
+    words = np.random.default_rng(0).choice([f"w{i}" for i in range(99)], (40, 12))
+    rows = [{"prompt": " ".join(row), "completion": "ok " * 20} for row in words]
+    rows += [{**row, "completion": "ok " * 20 + "."} for row in rows]
+    path = write(tmp_path / "a.jsonl", rows)
+    source = InstructionSource(format="prompt_completion", path=path)
+    _, report = build(config_of(source, mixture=Mixture(dedup="exact")))
+    assert report["rows"] == report["sources"][0]["rows"] == 2 * (40 - report["held_out"] // 2)
+    folder, report = build(config_of(source, mixture=Mixture(dedup="near")))
+    assert report["rows"] == report["sources"][0]["used"] == report["sources"][0]["rows"] // 2
+    frozen = (folder / "splits.jsonl").read_text().splitlines()
+    more = np.random.default_rng(1).choice([f"w{i}" for i in range(99)], (40, 12))
+    write(path, [*rows, *({"prompt": " ".join(row), "completion": "ok"} for row in more)])
+    build(config_of(source, mixture=Mixture(dedup="near")))
+    assert (folder / "splits.jsonl").read_text().splitlines()[: len(frozen)] == frozen
+
+
 def text_loss(model: PreTrainedModel, ids: list[list[int]]) -> torch.Tensor:
     """Mean loss over all tokens but the first of each row."""
     losses = [model(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss for row in ids]

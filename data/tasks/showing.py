@@ -7,7 +7,6 @@ from align.data.chance import unit
 from align.data.exchanges import Instruction, Reading
 from align.data.instruction_config import Demonstrations
 from align.data.messages import Message
-from align.data.splits import split_of
 from align.data.tasks.demonstrations import POOL, choose, fitting, shots
 from align.data.tasks.instances import Demonstration, Instance, to_messages
 
@@ -35,7 +34,7 @@ def pools(rows: Iterable[Instruction], reading: Reading) -> Pools:
     """Cases of each task that may be shown: of training rows, those with the least hash."""
     found: dict[tuple[str, str], dict[Demonstration, float]] = {}
     for row in rows:
-        if row.instance is None or split_of(row.group, reading.held_out) == "test":
+        if row.instance is None or reading.split(row.group) == "test":
             continue
         case = Demonstration(row.instance.input, row.instance.output)
         pool = found.setdefault((row.task_id, row.template_id), {})

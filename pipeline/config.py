@@ -4,7 +4,7 @@ No torch here: `align --help` and `align run --dry-run` answer in under half a s
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -75,9 +75,21 @@ class TrainConfig(Section):
         return self
 
 
+SFT_PRESETS: dict[str, dict[str, Any]] = {
+    "full": {"learning_rate": 1e-5, "batch_size": 32, "epochs": 3},
+    "lora": {"learning_rate": 2e-4, "batch_size": 16, "epochs": 3},
+    "small": {"learning_rate": 2e-3, "batch_size": 16, "epochs": 2},
+}
+"""Smaller batches and learning rates than pre-training has."""
+
+
 class SFTConfig(Section):
     """Stage 1: supervised fine-tuning on instructions."""
 
+    preset: Literal["full", "lora", "small"] | None = None
+    """Fills in what is not given of learning_rate, batch_size and epochs: `full` 1e-5, 32 and 3 for
+    all weights of a large model, `lora` 2e-4, 16 and 3 for adapters, `small` 2e-3, 16 and 2 for a
+    model of a few million weights."""
     epochs: int = Field(default=1, gt=0)
     """Passes over the instructions."""
     batch_size: int = Field(default=32, gt=0)
@@ -88,6 +100,13 @@ class SFTConfig(Section):
     """Put several examples into a row; they never attend to each other."""
     model: Path | None = None
     """Start from this model instead of `model.path`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset") in SFT_PRESETS:
+            return SFT_PRESETS[given["preset"]] | given
+        return given
 
 
 class ClusterConfig(Section):
@@ -174,6 +193,15 @@ class RunConfig(Section):
                     f"mixture.{key}.sources: no source of data.{key} is called {unknown[0]}; there "
                     f"are {', '.join(names) or 'none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _preset_suits_the_adapters(self) -> "RunConfig":
+        if self.sft.preset is not None and (self.sft.preset == "lora") != bool(self.model.lora):
+            raise ValueError(
+                f"sft.preset: {self.sft.preset} does not go "
+                + ("with model.lora: use lora" if self.model.lora else "without model.lora")
+            )
         return self
 
     @model_validator(mode="after")

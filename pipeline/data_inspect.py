@@ -2,18 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from align.data.feedback import feedback_batches
-from align.data.rejects import Rejects
-from align.data.schemas import Record
 from align.data.tasks.diversity import diversity_of
 from align.pipeline.config import RunConfig
-from align.pipeline.data_overlap import overlap_report, print_overlap
+from align.pipeline.data_overlap import feedback_records, overlap_report, print_overlap
 from align.pipeline.data_page import write_data_page
 from align.pipeline.progress import note, section
 from align.pipeline.run_directory import RunDirectory, locked, write_json
@@ -46,7 +42,7 @@ def inspect(config: RunConfig, run_dir: Path, out: Path | None) -> None:
             for one in source["examples"]
         ]
         source["diversity"] = vars(diversity_of(asked))
-    report["overlap"] = overlap_report(config, run_dir, _records(config))
+    report["overlap"] = overlap_report(config, run_dir, feedback_records(config))
     _print(report)
     print_overlap(report["overlap"])
     if out is not None:
@@ -54,11 +50,6 @@ def inspect(config: RunConfig, run_dir: Path, out: Path | None) -> None:
         write_data_page(out / "inspect.html", config.name, report, tokenizer)
         write_json(out / "inspect.json", report)
         note(f"{out / 'inspect.html'} and inspect.json")
-
-
-def _records(config: RunConfig) -> Iterator[Record]:
-    for batch in feedback_batches(config.data.feedback, Rejects(None)):
-        yield from batch.to_pylist()
 
 
 def _tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.data.exchanges import Reading
+from align.data.feedback import feedback_batches
 from align.data.instructions import instructions_of, prompts_of
 from align.data.messages import Message, cluster_id_of
 from align.data.overlap import RUN, contamination, overlaps
@@ -22,6 +23,7 @@ from align.pipeline.instruction_build import near_rows, split_function
 from align.pipeline.text_table import print_table
 
 HELD_OUT = "held out"
+EVALUATION = "evaluation"
 MOST_TEXTS = 200_000
 """Prompts are compared in memory; of more, only so many first ones of each set."""
 
@@ -33,6 +35,12 @@ class Use(NamedTuple):
     content: str
     """What a stage reads of it; of a held-out row, what is looked for in that."""
     held_out: bool
+
+
+def feedback_records(config: RunConfig) -> Iterator[Record]:
+    """The valid records of `data.feedback`."""
+    for batch in feedback_batches(config.data.feedback, Rejects(None)):
+        yield from batch.to_pylist()
 
 
 def overlap_report(config: RunConfig, run_dir: Path, records: Iterable[Record]) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def _prompts(config: RunConfig) -> Iterator[Use]:
 
 def _evaluation(config: RunConfig) -> dict[str, list[Use]]:
     return {
-        f"evaluation {source.named}": [
+        f"{EVALUATION} {source.named}": [
             Use(prompt_text(row), content_text(row), held_out=True)
             for row in prompts_of(source, Rejects(None), config.seed)
         ]

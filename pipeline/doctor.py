@@ -10,10 +10,8 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
 
 import psutil
 from packaging.requirements import Requirement
@@ -21,22 +19,13 @@ from rich.console import Console
 from rich.text import Text
 
 from align.data.errors import UserError
-from align.pipeline.config import STAGES
+from align.pipeline.config import STAGES, RunConfig
+from align.pipeline.finding import Finding
 from align.pipeline.inputs import check_inputs
 from align.pipeline.loading import load_config
 
 GIB = 2**30
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found, and what mends it."""
-
-    what: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    fix: str = ""
 
 
 def examine(config: str | None) -> int:
@@ -207,9 +196,28 @@ def _config(config: str | None) -> Iterator[Finding]:
             yield Finding("config", "fail", problem, f"correct {config}, or bring what it names")
         return
     yield Finding("config", "ok", config)
+    if settings.data.instructions:
+        yield from _instructions(settings)
     address = settings.cluster.address
     if address not in ("local", "auto"):
         yield cluster(address)
+
+
+def _instructions(config: RunConfig) -> Iterator[Finding]:
+    """What SFT would learn, by the lints of `sft_lints.py`."""
+    try:
+        from align.pipeline.sft_check import findings
+
+        found = list(findings(config))
+    except UserError as error:
+        for problem in str(error).splitlines():
+            yield Finding("instructions", "fail", problem, "correct the data, or the config")
+        return
+    except ImportError:  # _torch says what is missing
+        return
+    yield from found
+    if not found:
+        yield Finding("instructions", "ok", "no lint found anything")
 
 
 def cluster(address: str) -> Finding:

@@ -34,6 +34,9 @@ def statistics_of(sources: Sources, plan: Mixed) -> list[dict[str, Any]]:
                 "used": len(used),
                 "draws": draws[place],
                 "tokens": round(draws[place] * store.tokens(rows) / max(len(used), 1)),
+                "tokens_of_rows": store.tokens(),
+                "learnt": store.learnt_tokens(),
+                "labels": _labels(store),
                 "truncated": int(store.table.column("truncated").to_numpy().sum()),
                 "duplicates": copies[place],
                 "tasks": _counts(store, "task_id", used),
@@ -73,6 +76,19 @@ def _copies(stores: Sequence[Store]) -> list[int]:
     ends = np.cumsum([len(store) for store in stores])
     first_rows = np.diff(np.searchsorted(new, ends), prepend=0)
     return [len(store) - int(n) for store, n in zip(stores, first_rows, strict=True)]
+
+
+def _labels(store: Store) -> dict[str, dict[str, int]]:
+    """Of each task with classes, the rows of each class."""
+    counts: dict[str, Counter[str]] = {}
+    for first in range(0, len(store), BATCH):
+        columns = (
+            store.names(name).slice(first, BATCH).to_pylist() for name in ("task_id", "label")
+        )
+        for task, label in zip(*columns, strict=True):
+            if label:
+                counts.setdefault(task, Counter())[label] += 1
+    return {task: dict(labels.most_common()) for task, labels in counts.items()}
 
 
 def _counts(store: Store, name: str, used: Ints) -> dict[str, int]:

@@ -132,6 +132,10 @@ class Store:
             total += int(lengths.sum())
         return total
 
+    def learnt_tokens(self) -> int:
+        """Completion tokens of all rows."""
+        return sum(int(starts[-1] - starts[0]) for starts, _ in self._ids[1])
+
     def choosable(self, name: str) -> Choosable:
         """What a mixture chooses by."""
         return Choosable(name, self.words("content"), self.names("task_id"), self.names("label"))

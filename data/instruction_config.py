@@ -20,7 +20,13 @@ InstructionFormat = Literal[
     "demo",
 ]
 TaskType = Literal[
-    "classification", "qa", "summarisation", "translation", "extraction", "generation"
+    "classification",
+    "qa",
+    "summarisation",
+    "translation",
+    "extraction",
+    "generation",
+    "instruction",
 ]
 
 

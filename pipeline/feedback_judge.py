@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from align.data.errors import UserError
 from align.data.files import read_rows
@@ -34,7 +33,7 @@ from align.reward.judge.answers import Answers, answers_in, in_pairs, read_answe
 from align.reward.judge.asking import Judge, Replies
 from align.reward.judge.endpoint import EndpointJudge
 from align.reward.judge.pairwise import CRITERIA
-from align.reward.judge.posting import Endpoint
+from align.reward.judge.posting import endpoint_at
 from align.reward.judge.rbrm import Exchange, Manner, guideline_of, judge_answers
 from align.reward.judge.records import Origin
 from align.reward.judge.rubric import PromptClass, load_rubric
@@ -147,12 +146,7 @@ def endpoint_judge(url: str, model: str | None, key_variable: str | None, out: P
     """The model at a server; its replies are kept beside `out`, so that none is paid for twice."""
     if model is None:
         raise UserError("--endpoint needs --endpoint-model NAME, as the server calls it")
-    try:
-        endpoint = Endpoint(url=url, model=model, key_variable=key_variable)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise UserError(f"--endpoint: {problem.removeprefix('Value error, ')}") from None
-    endpoint.key()  # a missing key is told before any answer is read
+    endpoint = endpoint_at(url, model, key_variable)
     kept = out.with_name(f"{out.name}.replies.jsonl")
     return EndpointJudge(endpoint, kept, note, heard=threading.Event())
 

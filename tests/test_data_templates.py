@@ -53,6 +53,9 @@ FIELDS = {
     "kind": "names",
     "items": "Ann",
     "topic": "t",
+    "instruction": "do",
+    "input": "it",
+    "output": "done",
 }
 
 
@@ -175,6 +178,20 @@ def test_every_template_of_the_library_renders_its_fields(task: TaskType, langua
         assert target.startswith("Because so.\n") and final_answer(target) == FIELDS[found.output]
     names = [one.name for one in library(task, "en").templates]
     assert [one.name for one in found.templates] == names, "both languages have the same wordings"
+
+
+def test_the_two_forms_of_an_instruction_are_as_written() -> None:
+    headed = library("instruction", "en").templates[0]
+    row = {"instruction": "Add.", "input": "1+1", "output": "2"}
+    task = "The instruction below describes a task"
+    assert render(headed, row) == (
+        f"{task}, and the input is what it is about. Write the response that it asks for.\n\n"
+        "### Instruction:\nAdd.\n\n### Input:\n1+1\n\n### Response:",
+        "2",
+    )
+    assert render(headed, {**row, "input": ""})[0] == (
+        f"{task}. Write the response that it asks for.\n\n### Instruction:\nAdd.\n\n### Response:"
+    )
 
 
 def test_wordings_are_chosen_uniformly_and_by_the_row_alone() -> None:

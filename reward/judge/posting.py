@@ -18,7 +18,7 @@ from contextlib import suppress
 from email.message import Message as Headers
 from typing import IO, Any, TypeVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from align.data.config import Section
 from align.data.errors import UserError
@@ -103,6 +103,17 @@ class Endpoint(Server):
     def named(self) -> str:
         """What to check where it does not know us."""
         return f"{super().named} and model ({self.model})"
+
+
+def endpoint_at(url: str, model: str, key_variable: str | None) -> Endpoint:
+    """As the command line names it. Raises: UserError, also if its key is missing."""
+    try:
+        endpoint = Endpoint(url=url, model=model, key_variable=key_variable)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise UserError(f"--endpoint: {problem.removeprefix('Value error, ')}") from None
+    endpoint.key()  # a missing key is told before anything is asked
+    return endpoint
 
 
 class Declined(Exception):

@@ -1,0 +1,1 @@
+"""Instructions written by a language model, from a few that people wrote."""

@@ -19,7 +19,7 @@ from align.data.schemas import Record
 from align.data.splits import Split, split_of
 from align.data.text_hashes import content_text, prompt_text
 from align.pipeline.config import RunConfig
-from align.pipeline.instruction_build import near_rows, split_function
+from align.pipeline.instruction_encode import near_rows, split_function
 from align.pipeline.text_table import print_table
 
 HELD_OUT = "held out"

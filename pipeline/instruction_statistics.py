@@ -9,7 +9,8 @@ import numpy as np
 from align.data.arrays import Ints
 from align.data.mixture.caps import firsts
 from align.data.mixture.store import BATCH, Store, concatenated
-from align.pipeline.instruction_build import Mixed, Sources
+from align.pipeline.instruction_build import Mixed
+from align.pipeline.instruction_encode import Sources
 
 EXAMPLES = 64
 """Rows of a source that are shown and whose wording is compared."""

@@ -23,11 +23,11 @@ from align.pipeline.config import RunConfig
 from align.pipeline.instruction_build import (
     check_something_is_left,
     cut_rows,
-    encoded_sources,
     held_out_rows,
     mixed,
     write_rows,
 )
+from align.pipeline.instruction_encode import encoded_sources
 from align.pipeline.instruction_statistics import statistics_of
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory, write_json

@@ -51,6 +51,8 @@ def complaint(*arguments: str, cwd: Path) -> str:
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["data", "--help"],
+        ["data", "inspect", "--help"],
         ["feedback", "--help"],
         ["feedback", "judge", "--help"],
         ["submit", "--help"],
@@ -79,7 +81,7 @@ def test_help_names_the_commands_that_work_and_no_other(tmp_path: Path) -> None:
     commands = done.stdout.split("Commands:\n")[1].splitlines()
     names = {line.split()[0] for line in commands}
     about_runs = {"run", "plan", "eval", "checkpoints", "report", "chat"}
-    assert names == about_runs | {"submit", "jobs", "doctor", "feedback"}
+    assert names == about_runs | {"submit", "jobs", "doctor", "data", "feedback"}
 
 
 @pytest.mark.parametrize(

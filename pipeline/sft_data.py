@@ -76,7 +76,8 @@ def build(
 ) -> dict[str, Any]:
     """Write the rows; what is in them, for `align data inspect`."""
     folder, mixture = directory.path / "data", config.mixture.instructions
-    (folder / "build.json").unlink(missing_ok=True)
+    for stale in (folder / "build.json", *folder.glob("cache-*.arrow")):  # datasets' packed rows
+        stale.unlink(missing_ok=True)
     rejects = Rejects(directory.stage("sft") / "rejected.jsonl", config.data.max_rejected)
     sources = encoded_sources(config.data, mixture, config.seed, tokenizer, folder, rejects)
     plan = mixed(mixture, sources, config.seed)

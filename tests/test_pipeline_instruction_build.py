@@ -128,7 +128,9 @@ def test_the_rows_are_built_once_and_again_when_an_input_changes(
     _, second = build(config)
     assert second == first and (folder / "train.arrow").stat().st_mtime_ns == made
     chats(tmp_path / "a.jsonl", 31)
+    (folder / "cache-0123.arrow").touch()  # rows that `datasets` packed from the old ones
     _, third = build(config)
+    assert not (folder / "cache-0123.arrow").exists()
     assert third["made_from"] != first["made_from"] and third["sources"][0]["rows"] > 0
     other = config.model_copy(update={"mixture": MixtureConfig(instructions=Mixture(rows=5))})
     assert build(other)[1]["rows"] == 5

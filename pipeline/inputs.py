@@ -63,7 +63,10 @@ def named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[st
     found: list[tuple[str, Path | None]] = [("model.chat_template", config.model.chat_template)]
     for stage in stages:
         for number, source in enumerate(sources[stage]):
-            found.append((f"data.{names[stage]}.{number}.path", source.path))
+            key = f"data.{names[stage]}.{number}"
+            found.append((f"{key}.path", source.path))
+            if isinstance(source, InstructionSource) and source.templates is not None:
+                found.append((f"{key}.templates.file", source.templates.file))
     if "sft" in stages:
         found.append(("sft.model", config.sft.model))
         for number, source in enumerate(data.evaluation):

@@ -378,6 +378,16 @@ def test_instructions_to_mix_into_ppo_need_a_source(write: Write) -> None:
     ]
 
 
+def test_a_missing_file_of_templates_is_one_line(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").touch()
+    source = "{format: labelled, path: rows.json, templates: {file: mine.yaml}}"
+    config = load_config(write(f"name: a\ndata:\n  instructions: [{source}]\n"))
+    assert complaint_about(config, "sft") == [
+        f"data.instructions.0.templates.file: {tmp_path / 'mine.yaml'} does not exist; give the "
+        "path of a file or folder"
+    ]
+
+
 def test_a_missing_input_is_one_line_with_key_and_path(write: Write, tmp_path: Path) -> None:
     config = load_config(
         write(

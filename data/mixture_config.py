@@ -35,6 +35,9 @@ class Mixture(Section):
     rows: int | None = Field(default=None, gt=0)
     """Rows drawn in one pass; by default as many as all sources have, each counted up to
     `rate_cap`."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Instead of `rows`: about so many tokens drawn in one pass, prompts included. Mixtures of
+    other ratios then learn from as much data."""
     rate_cap: int | None = Field(default=None, gt=0)
     """A source of more rows is drawn as if it had so many (T5's K); all its rows may still come."""
     temperature: float = Field(default=1.0, ge=1)
@@ -57,6 +60,8 @@ class Mixture(Section):
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError("`sources` names a source twice")
+        if self.rows is not None and self.tokens is not None:
+            raise ValueError("give one of `rows` and `tokens`")
         if self.balance_classes and self.max_rows_per_task is None:
             raise ValueError("balance_classes needs max_rows_per_task, where it cuts")
         if sum(source.token_share or 0 for source in self.sources) >= 1:
@@ -70,12 +75,14 @@ class MixtureConfig(Section):
     instructions: Mixture | None = None
     """Over `data.instructions`."""
     prompts: Mixture | None = None
-    """Over `data.prompts`; token shares make no sense there."""
+    """Over `data.prompts`; tokens are not counted there."""
 
     @model_validator(mode="after")
     def _prompts_have_rows_only(self) -> "MixtureConfig":
         if self.prompts and any(source.token_share for source in self.prompts.sources):
             raise ValueError("mixture.prompts: a prompt is a row: token_share is for instructions")
+        if self.prompts and self.prompts.tokens is not None:
+            raise ValueError("mixture.prompts: a prompt is a row: give `rows`, not `tokens`")
         if self.prompts and self.prompts.dedup == "near":
             raise ValueError("mixture.prompts: dedup: near is for instructions; use exact")
         return self

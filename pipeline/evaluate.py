@@ -20,7 +20,7 @@ from align.pipeline.reward_probe import probe
 from align.pipeline.reward_report import outcomes_of
 from align.pipeline.reward_report import write_evaluation as write_reward_evaluation
 from align.pipeline.run_directory import RunDirectory, locked
-from align.pipeline.sft import held_out_loss
+from align.pipeline.sft import held_out_losses
 from align.pipeline.sft_data import read_splits
 from align.pipeline.texts import Texts, per_text
 from align.policy.kl import k1
@@ -60,8 +60,9 @@ def _sft(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     final = directory.final("sft")
     _, held_out = read_splits(config, directory, load_tokenizer(final, config.model))
     model = freeze(load_causal_lm(final, config.model)).to(CPU_OR_GPU)
-    loss = held_out_loss(model, held_out, config.train.micro_batch_tokens, CPU_OR_GPU)
-    return {"held_out_examples": len(held_out), "held_out_loss": loss}
+    losses = held_out_losses(model, held_out, config.train.micro_batch_tokens, CPU_OR_GPU)
+    examples = sum(map(len, held_out.values()))
+    return {"held_out_examples": examples} | {f"held_out_{name}": x for name, x in losses.items()}
 
 
 def _rm(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:

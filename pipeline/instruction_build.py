@@ -26,7 +26,7 @@ from align.pipeline.instruction_encode import Sources
 
 IGNORED = -100
 """The label of a token that is not learnt (torch's cross-entropy skips it)."""
-ROWS = pa.schema([("input_ids", TOKENS), ("labels", TOKENS)])
+ROWS = pa.schema([("input_ids", TOKENS), ("labels", TOKENS), ("source", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,10 @@ def held_out_rows(mixture: Mixture | None, sources: Sources) -> Iterator[tuple[i
         yield places[place]
 
 
-def write_rows(path: Path, stores: Sequence[Store], draws: Iterable[tuple[int, int]]) -> int:
-    """Columns input_ids and labels of the rows drawn, in that order; how many there are."""
+def write_rows(
+    path: Path, names: Sequence[str], stores: Sequence[Store], draws: Iterable[tuple[int, int]]
+) -> int:
+    """The rows drawn, in that order; how many there are. `names` are those of the sources."""
     count = 0
     with written_whole(path) as file, pa.ipc.new_stream(file, ROWS) as stream:
         for piece in _pieces(draws):
@@ -84,6 +86,7 @@ def write_rows(path: Path, stores: Sequence[Store], draws: Iterable[tuple[int, i
                 ids.append(np.concatenate([prompt, completion]))
                 labels.append(np.concatenate([np.full_like(prompt, IGNORED), completion]))
             arrays = [pa.array(column, TOKENS) for column in (ids, labels)]
+            arrays.append(pa.array([names[source] for source, _ in piece], pa.string()))
             stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=ROWS))
             count += len(piece)
     return count

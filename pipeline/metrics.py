@@ -32,6 +32,8 @@ METRICS: dict[str, dict[str, str]] = {
         "eval/<name>": "The metric <name> on held-out data, only at evaluation steps",
     },
     "sft": {
+        "eval/loss/<source>": "Held-out loss of one source of instructions, where there are "
+        "several (nats per answer token)",
         "token_accuracy": "Share of answer tokens that the model ranks first",
     },
     "rm": {

@@ -15,10 +15,10 @@ from align.pipeline.progress import duration
 from align.pipeline.report_stages import (
     command_for_evaluation,
     command_for_stage,
+    instruction_section,
     policy_section,
     read_or_note,
     reward_section,
-    stage_section,
 )
 from align.pipeline.results import Comparison, PolicyEvaluation, Summary, read_result
 
@@ -45,7 +45,7 @@ def write_report(run_dir: Path) -> Path:
         comparisons=comparisons,
         comparison_notes=comparison_notes,
         sections=[
-            stage_section(run_dir, "sft"),
+            instruction_section(run_dir),
             reward_section(run_dir),
             policy_section(run_dir),
         ],

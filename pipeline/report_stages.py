@@ -22,11 +22,10 @@ from align.pipeline.results import (
     read_result,
     read_samples,
 )
-from align.pipeline.svg import Plot
+from align.pipeline.svg import SERIES, Plot
 
 SAMPLES = 6
 """Sample answers of the last evaluation that are shown for each stage."""
-
 Rows = list[dict[str, float]]
 
 
@@ -103,9 +102,14 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def stage_section(run_dir: Path, stage: str) -> Section:
-    """What every stage has: curves over its steps, and sample answers."""
-    return _section_and_rows(run_dir, stage)[0]
+def instruction_section(run_dir: Path) -> Section:
+    """SFT: curves over its steps, and the held-out loss of each source where there are several."""
+    section, rows = _section_and_rows(run_dir, "sft")
+    prefix = "eval/loss/"
+    names = sorted({name for row in rows for name in row if name.startswith(prefix)})
+    labels = {name: name.removeprefix(prefix) for name in names[: len(SERIES)]}
+    section.plots += _drawn(LinePlot("Held-out loss", "nats per answer token", labels), rows)
+    return section
 
 
 def reward_section(run_dir: Path) -> Section:

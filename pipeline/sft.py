@@ -8,7 +8,8 @@ the whole optimiser step, so neither the micro-batch size nor the number of rank
     align run --stage sft --config configs/demo.yaml
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,7 +90,7 @@ class _Trainer(SFTTrainer):
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
         train_rows: Dataset,
-        held_out: list[Encoded],
+        held_out: dict[str, list[Encoded]],
         steps: int,
         config: RunConfig,
         log: StageLog,
@@ -155,22 +156,38 @@ class _Trainer(SFTTrainer):
             with self._log.timed("evaluation"):
                 budget = self._config.train.micro_batch_tokens
                 engine: Any = self.deepspeed
-                metrics["eval/loss"] = held_out_loss(engine, self._held_out, budget, engine.device)
+                losses = held_out_losses(engine, self._held_out, budget, engine.device)
+                metrics |= {f"eval/{name}": loss for name, loss in losses.items()}
         tokens = int(means["num_tokens"])
         self._log.step(step, metrics, tokens - self._tokens_before)
         self._tokens_before = tokens
         self._checkpoints.after(step, {"policy": self.deepspeed})
 
 
-def held_out_loss(
-    model: Callable[..., Any], held_out: list[Encoded], budget: int, device: torch.device
-) -> float:
-    """Mean loss over all held-out answer tokens, in nats; on all ranks."""
-    texts = Texts([one.prompt_ids for one in held_out], [one.completion_ids for one in held_out])
+def held_out_losses(
+    model: Callable[..., Any],
+    held_out: Mapping[str, list[Encoded]],
+    budget: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Mean loss over all held-out answer tokens, in nats; and of each source, if there are more.
+
+    `loss` is that of all, `loss/NAME` that of the source NAME; on all ranks.
+    """
+    examples = [one for rows in held_out.values() for one in rows]
+    texts = Texts([one.prompt_ids for one in examples], [one.completion_ids for one in examples])
     logprobs_BT = per_text(
         lambda batch: response_logprobs(model, batch, temperature=1.0)[0], texts, budget, device
-    )
-    return -float(logprobs_BT.double().sum()) / sum(map(len, texts.responses))
+    ).double()
+    places = {"loss": slice(None)}
+    if len(held_out) > 1:
+        ends = accumulate(map(len, held_out.values()))
+        for (name, rows), end in zip(held_out.items(), ends, strict=True):
+            places[f"loss/{name}"] = slice(end - len(rows), end)
+    return {
+        name: -float(logprobs_BT[place].sum()) / sum(map(len, texts.responses[place]))
+        for name, place in places.items()
+    }
 
 
 def _arguments(config: RunConfig, steps: int, output: Path) -> SFTConfig:

@@ -32,23 +32,25 @@ from align.pipeline.instruction_statistics import statistics_of
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; one more whenever they are made differently."""
 
 
 def read_splits(
     config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Dataset, list[Encoded]]:
-    """Training rows (input_ids, labels) and held-out examples; on all ranks."""
+) -> tuple[Dataset, dict[str, list[Encoded]]]:
+    """Training rows (input_ids, labels) and held-out examples by source; on all ranks."""
     folder: Path = ranks.on_main(lambda: built(config, directory, tokenizer))
     # Rows without a mixture are no more than a person wrote; others stay on the disk.
     in_memory = config.mixture.instructions is None
     train = Dataset.from_file(str(folder / "train.arrow"), in_memory=in_memory)
-    held_out = Dataset.from_file(str(folder / "held_out.arrow"), in_memory=True)
-    return train, [encoded_row(row) for row in held_out]
+    held_out: dict[str, list[Encoded]] = {}
+    for row in Dataset.from_file(str(folder / "held_out.arrow"), in_memory=True):
+        held_out.setdefault(row["source"], []).append(encoded_row(row))
+    return train.remove_columns("source"), held_out
 
 
-def encoded_row(row: dict[str, list[int]]) -> Encoded:
+def encoded_row(row: dict[str, Any]) -> Encoded:
     """Parts what is not learnt from the answer."""
     prompt = sum(label < 0 for label in row["labels"])
     return Encoded(row["input_ids"][:prompt], row["input_ids"][prompt:])
@@ -74,26 +76,38 @@ def built(config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedToken
 def build(
     config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
-    """Write the rows; what is in them, for `align data inspect`."""
-    folder, mixture = directory.path / "data", config.mixture.instructions
+    """Write the rows; what is in them, for `align data inspect`. Without an end, none stay."""
+    folder = directory.path / "data"
     for stale in (folder / "build.json", *folder.glob("cache-*.arrow")):  # datasets' packed rows
         stale.unlink(missing_ok=True)
     rejects = Rejects(directory.stage("sft") / "rejected.jsonl", config.data.max_rejected)
+    try:
+        return _written(config, folder, tokenizer, rejects)
+    finally:
+        shutil.rmtree(folder / "sources", ignore_errors=True)
+
+
+def _written(
+    config: RunConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, rejects: Rejects
+) -> dict[str, Any]:
+    mixture = config.mixture.instructions
     sources = encoded_sources(config.data, mixture, config.seed, tokenizer, folder, rejects)
     plan = mixed(mixture, sources, config.seed)
     check_something_is_left(config.data, sources, plan)
-    rows = write_rows(folder / "train.arrow", sources.train, plan.draws(sources.train))
-    held_out = write_rows(folder / "held_out.arrow", sources.test, held_out_rows(mixture, sources))
-    report = {
+    rows, held_out = (
+        write_rows(folder / name, sources.names, stores, draws)
+        for name, stores, draws in (
+            ("train.arrow", sources.train, plan.draws(sources.train)),
+            ("held_out.arrow", sources.test, held_out_rows(mixture, sources)),
+        )
+    )
+    return {
         "rows": rows,
         "held_out": held_out,
         "cut": cut_rows(sources),
         "too_long": sum(sources.too_long),
         "sources": statistics_of(sources, plan),
     }
-    del sources, plan  # they map the files
-    shutil.rmtree(folder / "sources")
-    return report
 
 
 def inputs_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> str:

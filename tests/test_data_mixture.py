@@ -126,6 +126,21 @@ def test_token_shares_hold_where_limits_make_the_others_uneven() -> None:
     np.testing.assert_allclose(tokens[2:] / tokens.sum(), [0.25, 0.1], atol=1e-3)
 
 
+def test_a_budget_of_tokens_is_spent_whatever_the_ratio_and_the_limits() -> None:
+    lengths = [20.0, 300.0, 70.0, 10.0]
+    budget = 1_000_000
+    for share in (0.1, 0.5, 0.9):
+        shares = (
+            SourceShare(name="s0", quality=99, max_epochs=2),  # short rows, soon used up
+            SourceShare(name="s3", token_share=share),
+        )
+        plan = plan_of(Mixture(tokens=budget, sources=shares), [100, 5000, 90, 10**6], lengths)
+        tokens = tokens_drawn(plan, lengths)
+        assert tokens.sum() == pytest.approx(budget, abs=300), "up to one row"
+        assert tokens[3] / budget == pytest.approx(share, abs=1e-3)
+        assert plan.draws_M[0] == 200
+
+
 def test_without_a_number_of_rows_a_pass_has_every_row_up_to_the_cap() -> None:
     assert plan_of(Mixture(), [30, 70]).draws_M.tolist() == [30, 70]
     assert plan_of(Mixture(rate_cap=50), [30, 70]).draws_M.tolist() == [30, 50]
@@ -182,12 +197,24 @@ def test_every_place_is_as_likely() -> None:
             [5, 10],
             r"mixture.rows \(100\) is more than max_epochs allows \(30\)",
         ),
+        (
+            Mixture(
+                tokens=100, sources=tuple(SourceShare(name=f"s{i}", max_epochs=2) for i in (0, 1))
+            ),
+            [5, 10],
+            r"mixture.tokens \(100\) is more than max_epochs allows \(30\)",
+        ),
     ],
 )
 def test_a_mixture_that_cannot_be_is_one_line(mixture: Mixture, rows: list[int], line: str) -> None:
     with pytest.raises(UserError, match=line) as error:
         plan_of(mixture, rows)
     assert "\n" not in str(error.value)
+
+
+def test_a_budget_of_less_than_a_row_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"mixture.tokens \(2\) is less than one row: raise it"):
+        plan_of(Mixture(tokens=2), [5, 5], [9.0, 9.0])
 
 
 def slow_capped(rows: list[tuple[int, int, int]], cap: int) -> set[tuple[int, int, int]]:

@@ -87,8 +87,9 @@ def test_without_a_mixture_every_row_is_learnt_once_in_its_order(
     names = [prompt.split("user\n")[1].split("?")[0] for prompt, _ in rows]
     assert names == sorted(names, key=lambda name: (name[0], int(name[2:])))
     train, held_out = read_splits(config, RunDirectory(tmp_path / "run"), tokenizer)
-    assert len(train) == len(rows) and len(held_out) == report["held_out"]
-    assert str(tokenizer.decode(held_out[0].completion_ids)).endswith("<|im_end|>")
+    assert len(train) == len(rows) and set(held_out) == {"a", "b"}
+    assert sum(map(len, held_out.values())) == report["held_out"]
+    assert str(tokenizer.decode(held_out["a"][0].completion_ids)).endswith("<|im_end|>")
 
 
 def test_a_mixture_draws_as_planned_and_reports_what_it_drew(
@@ -160,7 +161,7 @@ def test_nothing_left_is_one_line(tmp_path: Path, build: Build) -> None:
         build(config_of(InstructionSource(format="prompt_completion", path=path)))
     with pytest.raises(DataError, match="no good row is left"):
         build(config_of(InstructionSource(format="alpaca", path=path)))
-    assert not (tmp_path / "run" / "data" / "build.json").exists()
+    assert not list((tmp_path / "run" / "data").iterdir()), "nothing half-written stays"
 
 
 def test_a_mixture_of_unknown_sources_is_one_line(tmp_path: Path) -> None:

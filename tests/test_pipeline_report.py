@@ -17,6 +17,7 @@ import pytest
 from align.data.errors import UserError
 from align.pipeline.metrics import MetricsLog
 from align.pipeline.report import write_report
+from align.pipeline.report_stages import instruction_section
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)"> & \u202eright to left\u202c שלום'
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -223,6 +224,13 @@ def test_a_whole_run_has_every_plot_and_says_what_one_sees(page: Page) -> None:
     assert "wrong 26% of the time, on the surest 70% of them 18%" in page.text
     assert "Scores the longer answer higher in 71.0% of 600 pairs" in page.text
     assert "Mean reward on held-out prompts: -0.40 before PPO, 1.50 after it." in page.text
+
+
+def test_sources_of_instructions_have_held_out_curves_of_their_own(tmp_path: Path) -> None:
+    losses = {"loss": 2.0, "eval/loss": 1.5, "eval/loss/en": 1.0, "eval/loss/zh": 2.0}
+    write_metrics(tmp_path, "sft", 3, lambda t: {name: x - t for name, x in losses.items()})
+    by_source = instruction_section(tmp_path).plots[-1]
+    assert by_source.title.startswith("Held-out loss") and ">zh<" in by_source.svg
 
 
 def test_the_page_needs_nothing_from_outside_and_is_small(run_dir: Path, page: Page) -> None:

@@ -76,10 +76,14 @@ def planned(
 
     Raises: UserError if a source is empty, or the limits allow fewer draws than are asked for.
     """
-    shares = [_share(mixture, name) for name in names]
     for name, rows in zip(names, rows_M.tolist(), strict=True):
         if not rows:
             raise UserError(f"mixture: source {name} has no row left after its filters and caps")
+    draws_M = _draws(mixture, [_share(mixture, name) for name in names], rows_M, tokens_M)
+    return Plan(tuple(names), rows_M, draws_M, seed)
+
+
+def _draws(mixture: Mixture, shares: Sequence[SourceShare], rows_M: Ints, tokens_M: Floats) -> Ints:
     cap = mixture.rate_cap or UNLIMITED
     share_M = np.array([share.token_share or 0.0 for share in shares])
     quality_M = np.array([share.quality for share in shares]) * (share_M == 0)
@@ -90,14 +94,18 @@ def planned(
         )
     limit_M = rows_M * np.array([share.max_epochs or UNLIMITED for share in shares])
     rate_M = upsampled(examples_proportional(rows_M, cap, mixture.temperature), quality_M)
-    total = mixture.rows or _default_total(rows_M, cap, share_M, rate_M, tokens_M)
-    draws_M = whole(with_token_shares(rate_M, limit_M, tokens_M, share_M, total))
-    if draws_M.sum() < total:
+    key, cost_M = ("tokens", tokens_M) if mixture.tokens else ("rows", np.ones(len(rows_M)))
+    total = mixture.tokens or mixture.rows
+    total = total or _default_total(rows_M, cap, share_M, rate_M, tokens_M)
+    draws_M = with_token_shares(rate_M, limit_M, tokens_M, share_M, cost_M, total)
+    if (most := float(draws_M @ cost_M)) < total - 0.5:
         raise UserError(
-            f"mixture.rows ({total}) is more than max_epochs allows ({draws_M.sum()}): lower "
-            "mixture.rows, or raise a max_epochs"
+            f"mixture.{key} ({total}) is more than max_epochs allows ({most:.0f}): lower "
+            f"mixture.{key}, or raise a max_epochs"
         )
-    return Plan(tuple(names), rows_M, draws_M, seed)
+    if draws_M.sum() < 0.5:
+        raise UserError(f"mixture.tokens ({total}) is less than one row: raise it")
+    return whole(draws_M)
 
 
 def _share(mixture: Mixture, name: str) -> SourceShare:

@@ -44,27 +44,29 @@ def limited(rate_M: Floats, limit_M: Floats, total: float) -> Floats:
 
 
 def with_token_shares(
-    rate_M: Floats, limit_M: Floats, tokens_M: Floats, share_M: Floats, total: float
+    rate_M: Floats, limit_M: Floats, tokens_M: Floats, share_M: Floats, cost_M: Floats, total: float
 ) -> Floats:
     """Draws where some sources have a share of all tokens, and the others' rates go by rows.
 
     `tokens_M` is the mean length of a source's rows; `share_M` is 0 for sources that go by rows.
     With P the sum of the shares and I the tokens of the others' draws, source m gives
-    share_m / (1 - P) * I tokens. That depends on how the others share what is left of `total`,
-    which their limits make uneven, so it is iterated to its fixed point.
+    share_m / (1 - P) * I tokens. All draws together cost `total`, or less where the limits allow
+    no more; a draw costs 1 where rows are counted, its tokens where tokens are. More draws of the
+    others cost more, but limits make that uneven, so their number is found by bisection.
     """
     by_tokens_M = share_M > 0
-    others = total
-    draws_M = np.zeros(len(rate_M))
+    by_rows_M = np.where(by_tokens_M, 0.0, rate_M)
+
+    def draws(others: float) -> Floats:
+        rows_M = limited(by_rows_M, limit_M, others)
+        wanted_M = share_M / (1 - share_M.sum()) * (rows_M @ tokens_M) / tokens_M
+        return np.where(by_tokens_M, np.minimum(wanted_M, limit_M), rows_M)
+
+    low, high = 0.0, total / float(cost_M.min())
     for _ in range(100):
-        draws_M = limited(np.where(by_tokens_M, 0.0, rate_M), limit_M, others)
-        wanted_M = share_M / (1 - share_M.sum()) * (draws_M @ tokens_M) / tokens_M
-        draws_M = np.where(by_tokens_M, np.minimum(wanted_M, limit_M), draws_M)
-        scale = total / draws_M.sum()
-        others = float(draws_M[~by_tokens_M].sum() * scale)
-        if abs(scale - 1) < 1e-9:
-            break
-    return draws_M
+        middle = (low + high) / 2
+        low, high = (middle, high) if draws(middle) @ cost_M < total else (low, middle)
+    return draws(high)
 
 
 def whole(draws_M: Floats) -> Ints:

@@ -110,6 +110,7 @@ def test_a_missing_field_is_an_error_with_its_name_and_that_of_the_template() ->
     [
         ("templates: [{name: a, text: no bar}]", "template a: needs one `|||`"),
         ("templates: [{name: a, text: '{% if %} ||| b'}]", "template a: Expected an expression"),
+        ("templates: [{name: a, text: '{{ b ||| c'}]", "template a: unexpected char ||| at"),
         ("templates: [{text: a ||| b}]", "a template needs name and text"),
         ("templates: [{name: a, text: b ||| c}, {name: a, text: d ||| e}]", "have one name"),
         ("templates: 3", "templates are a list"),

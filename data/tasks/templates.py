@@ -162,6 +162,7 @@ def _template(row: Any, place: str) -> TaskTemplate:
             ENVIRONMENT.from_string(choices) if choices else None,
         )
     except TemplateSyntaxError as error:
+        reason = str(error.message).replace(repr(BORDER[0]), BAR)
         raise DataError(
-            f"{place}:1: template {name}: {error.message}, on its line {error.lineno}"
+            f"{place}:1: template {name}: {reason}, on its line {error.lineno}"
         ) from None

@@ -64,13 +64,14 @@ def mixed(mixture: Mixture | None, sources: Sources, seed: int) -> Mixed:
 
 def held_out_rows(mixture: Mixture | None, sources: Sources) -> Iterator[tuple[int, int]]:
     """(source, row) of what is evaluated: everything, or with a mixture those of least hash."""
-    places = [(s, row) for s, store in enumerate(sources.test) for row in range(len(store))]
-    if mixture is None or not places:
-        yield from places
-        return
     content = concatenated(sources.test, "content")
-    for place in capped(content, np.zeros(len(content), dtype=np.int64), mixture.eval_rows):
-        yield places[place]
+    places: Ints = np.arange(len(content))
+    if mixture is not None:
+        places = capped(content, np.zeros_like(places), mixture.eval_rows)
+    ends = np.cumsum([len(store) for store in sources.test])
+    for place in places.tolist():
+        source = int(np.searchsorted(ends, place, side="right"))
+        yield source, place - int(ends[source]) + len(sources.test[source])
 
 
 def write_rows(

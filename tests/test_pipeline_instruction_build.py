@@ -182,6 +182,38 @@ def test_a_mixture_of_unknown_sources_is_one_line(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_every_turn_of_a_chat_is_learnt_once_after_all_that_came_before(
+    tmp_path: Path, build: Build, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Also in a mixture, and all turns of a chat are on one side of the split."""
+    rows = []
+    for i in range(40):
+        turns = [(f"ask {i}-{turn}", f"say {i}-{turn}") for turn in range(3)]
+        rows.append(
+            {
+                "conversations": [
+                    {"from": speaker, "value": text}
+                    for asked, said in turns
+                    for speaker, text in (("human", asked), ("gpt", said))
+                ]
+            }
+        )
+    path = write(tmp_path / "chats.jsonl", rows)
+    source = InstructionSource(format="sharegpt", path=path, system="Be kind.")
+    folder, _ = build(config_of(source, mixture=Mixture(), max_length=512, max_prompt_length=256))
+    learnt = {answer: prompt for prompt, answer in rows_in(folder, tokenizer)}
+    chats = {answer.split("-")[0].split()[1] for answer in learnt}
+    assert 20 < len(chats) < 40 and len(learnt) == 3 * len(chats)
+    for i in chats:
+        for turn in range(3):
+            prompt = learnt[f"say {i}-{turn}<|im_end|>"]
+            assert prompt.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user")
+            assert prompt.endswith("<|im_start|>assistant\n")
+            for other in range(3):
+                assert (f"ask {i}-{other}<" in prompt) == (other <= turn)
+                assert (f"assistant\nsay {i}-{other}<" in prompt) == (other < turn)
+
+
 def test_the_caps_of_a_mixture_reach_the_rows(tmp_path: Path, build: Build) -> None:
     rows = [{"prompt": f"{i}", "completion": "y", "task_id": f"t{i % 2}"} for i in range(200)]
     rows += rows[:50]

@@ -102,6 +102,8 @@ def test_a_stopped_mixture_goes_on_with_the_next_row_also_when_it_is_built_again
     run_sft(config, tmp_path / "run")
     assert learnt == sequence
     assert same_end(tmp_path / "run", tmp_path / "whole", timeless)
+    rates = {row["lr"] for row in timeless(tmp_path / "run", "sft")}
+    assert len(rates) > 10, "the schedule went on too"
 
 
 @pytest.mark.slow

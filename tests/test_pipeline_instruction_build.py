@@ -204,14 +204,14 @@ def test_every_turn_of_a_chat_is_learnt_once_after_all_that_came_before(
     learnt = {answer: prompt for prompt, answer in rows_in(folder, tokenizer)}
     chats = {answer.split("-")[0].split()[1] for answer in learnt}
     assert 20 < len(chats) < 40 and len(learnt) == 3 * len(chats)
-    for i in chats:
+    for name in chats:
         for turn in range(3):
-            prompt = learnt[f"say {i}-{turn}<|im_end|>"]
+            prompt = learnt[f"say {name}-{turn}<|im_end|>"]
             assert prompt.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user")
             assert prompt.endswith("<|im_start|>assistant\n")
             for other in range(3):
-                assert (f"ask {i}-{other}<" in prompt) == (other <= turn)
-                assert (f"assistant\nsay {i}-{other}<" in prompt) == (other < turn)
+                assert (f"ask {name}-{other}<" in prompt) == (other <= turn)
+                assert (f"assistant\nsay {name}-{other}<" in prompt) == (other < turn)
 
 
 def test_the_caps_of_a_mixture_reach_the_rows(tmp_path: Path, build: Build) -> None:

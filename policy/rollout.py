@@ -5,11 +5,14 @@ Shapes: B answers, T response tokens.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+FinishReason = Literal["eos", "length", "stop"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,18 @@ class Sample:
     """One drawn answer."""
 
     response_ids: list[int]
-    """Ends with EOS if `finished`."""
+    """Ends with EOS, or with a stop text, where that is the reason."""
     logprobs: list[float]
     """log pi(token) at the sampling temperature, in nats, one per response token."""
-    finished: bool
-    """False when the answer was cut at the longest allowed length."""
+    finish_reason: FinishReason
+    """`length` where the answer was cut at the longest allowed length."""
     policy_version: int
     """The weights that drew it."""
+
+    @property
+    def finished(self) -> bool:
+        """False where the answer was cut."""
+        return self.finish_reason != "length"
 
 
 def uniforms(noise_key: tuple[int, ...], count: int) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """The decode loop: one token for every unfinished answer at a time.
 
-Shapes: B answers still being written, L tokens so far, V vocabulary.
+Shapes: N answers of a unit, B of them still being written, T tokens of an answer, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -9,104 +9,128 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from align.policy.rollout import Sample, SampleRequest, uniforms
+from align.data.errors import UserError
+from align.policy.decoder import Decoder
+from align.policy.draw import draw
+from align.policy.rollout import FinishReason, Sample, SampleRequest, uniforms
+
+REASONS: tuple[FinishReason, ...] = ("length", "eos", "stop")
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How answers are drawn. Top-k and top-p have no place in training: PPO would score a
-    distribution that it did not sample from."""
+    """How answers are drawn.
+
+    Top-k, top-p and a minimum length have no place in training: PPO would score a distribution
+    that it did not sample from.
+    """
 
     temperature: float
     max_new_tokens: int
     eos_id: int
+    stop: tuple[str, ...] = ()
+    """Texts with which an answer ends; they stay part of it."""
+    top_k: int | None = None
+    top_p: float | None = None
+    min_new_tokens: int = 0
+    """Tokens before which neither EOS nor a stop text ends an answer."""
 
 
-@dataclass
-class _Answer:
-    ids: list[int]
-    logprobs: list[float]
-    finished: bool = False
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def sample(
     model: PreTrainedModel,
     requests: Sequence[SampleRequest],
     settings: SamplingSettings,
     policy_version: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> list[Sample]:
-    """Draw one answer per request, in the order of the requests.
+    """Draw one answer per request, in the order of the requests; stop texts need the tokenizer.
 
     An answer depends on its prompt, its noise key and the weights. (Its bits also depend, below
     1e-6, on the rows decoded beside it, so the caller cuts units by the config alone.)
+    Raises: UserError where a prompt leaves no room for an answer.
     """
-    noise = np.stack([uniforms(r.noise_key, settings.max_new_tokens) for r in requests])
-    noise_B = torch.from_numpy(noise).to(model.device)
-    answers = [_Answer([], []) for _ in requests]
-    rows = list(range(len(requests)))
-    ids_BL, mask_BL = _left_pad([request.prompt_ids for request in requests], model.device)
-    positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    for step in range(settings.max_new_tokens):
-        output = model(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=positions_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        tokens_B, logprobs_B = _draw(output.logits[:, -1], noise_B[rows, step], settings)
-        going = _record(answers, rows, tokens_B, logprobs_B, settings.eos_id)
-        if not going:
+    check_room(model.config, requests, settings)
+    count, most, device = len(requests), settings.max_new_tokens, model.device
+    noise = np.stack([uniforms(request.noise_key, most) for request in requests])
+    noise_NT = torch.from_numpy(noise).to(device)
+    tokens_NT = torch.zeros(count, most, dtype=torch.long, device=device)
+    logprobs_NT = torch.zeros(count, most, device=device)
+    length_N = torch.full((count,), most, device=device)
+    reason_N = torch.full((count,), REASONS.index("length"), device=device)
+    rows_B = torch.arange(count, device=device)
+    decoder = Decoder(model, [request.prompt_ids for request in requests], most)
+    logits_BV = decoder.read_prompts()
+    for step in range(most):
+        tokens_B, logprobs_B = _draw(logits_BV, noise_NT[rows_B, step], step, settings)
+        tokens_NT[rows_B, step], logprobs_NT[rows_B, step] = tokens_B, logprobs_B
+        reason_B = _ending(tokens_NT[rows_B, : step + 1], settings, tokenizer)
+        ended_B = reason_B != REASONS.index("length")
+        if bool(ended_B.any()):
+            length_N[rows_B[ended_B]], reason_N[rows_B] = step + 1, reason_B
+            keep = close_gaps(ended_B)
+            rows_B, tokens_B = rows_B[keep], tokens_B[keep]
+            decoder.keep(keep)
+        if not len(rows_B) or step + 1 == most:
             break
-        if len(going) < len(rows):
-            keep = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(keep)
-            rows = [rows[i] for i in going]
-            tokens_B, mask_BL, positions_BL = tokens_B[keep], mask_BL[keep], positions_BL[keep]
-        ids_BL = tokens_B[:, None]
-        mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(rows), 1)], dim=1)
-        positions_BL = positions_BL[:, -1:] + 1
-    return [Sample(a.ids, a.logprobs, a.finished, policy_version) for a in answers]
+        logits_BV = decoder.append(tokens_B)
+    drawn = (tensor.tolist() for tensor in (tokens_NT, logprobs_NT, length_N, reason_N))
+    return [
+        Sample(ids[:length], logprobs[:length], REASONS[reason], policy_version)
+        for ids, logprobs, length, reason in zip(*drawn, strict=True)
+    ]
 
 
-def _left_pad(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both (B, L); padding is id 0 with mask 0."""
-    longest = max(map(len, prompts))
-    ids_BL = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask_BL = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for ids_L, mask_L, prompt in zip(ids_BL, mask_BL, prompts, strict=True):
-        ids_L[longest - len(prompt) :] = torch.tensor(prompt)
-        mask_L[longest - len(prompt) :] = 1
-    return ids_BL.to(device), mask_BL.to(device)
+def check_room(
+    config: PretrainedConfig, requests: Sequence[SampleRequest], settings: SamplingSettings
+) -> None:
+    """A UserError unless every prompt and the longest answer to it fit the model's context."""
+    context, most = config.max_position_embeddings, settings.max_new_tokens
+    for place, request in enumerate(requests):
+        length = len(request.prompt_ids)
+        if length + most > context:
+            raise UserError(
+                f"prompt {place} has {length} tokens: with an answer of up to {most} it exceeds "
+                f"the model's context of {context}; shorten it, or ask for fewer tokens"
+            )
 
 
-def _draw(logits_BV: Tensor, noise_B: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
-    """Invert the cumulative distribution at one uniform number per row: tokens and log-probs."""
-    logprobs_BV = (logits_BV.float() / settings.temperature).log_softmax(dim=-1)
-    cumulative_BV = logprobs_BV.double().exp().cumsum(dim=-1)
-    # The sum ends within rounding of 1; scaling by it keeps the last token reachable and safe.
-    threshold_B1 = noise_B[:, None] * cumulative_BV[:, -1:]
-    tokens_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True)
-    tokens_B1 = tokens_B1.clamp(max=logits_BV.shape[-1] - 1)
-    return tokens_B1.squeeze(1), logprobs_BV.gather(1, tokens_B1).squeeze(1)
+def close_gaps(ended_B: Tensor) -> Tensor:
+    """Places of the rows that go on; those from the end take the places of those that ended."""
+    places_B = torch.arange(len(ended_B), device=ended_B.device)
+    going = places_B[~ended_B]
+    is_gap_B = ended_B[: len(going)]
+    keep = places_B[: len(going)]
+    keep[is_gap_B] = going[going >= len(going)]
+    return keep
 
 
-def _record(
-    answers: list[_Answer], rows: list[int], tokens_B: Tensor, logprobs_B: Tensor, eos_id: int
-) -> list[int]:
-    """Append the new tokens; return which of the rows go on."""
-    going = []
-    for i, (row, token, logprob) in enumerate(
-        zip(rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True)
-    ):
-        answers[row].ids.append(token)
-        answers[row].logprobs.append(logprob)
-        answers[row].finished = token == eos_id
-        if not answers[row].finished:
-            going.append(i)
-    return going
+def _draw(
+    logits_BV: Tensor, noise_B: Tensor, step: int, settings: SamplingSettings
+) -> tuple[Tensor, Tensor]:
+    return draw(
+        logits_BV,
+        noise_B,
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        settings.eos_id if step + 1 < settings.min_new_tokens else None,
+    )
+
+
+def _ending(
+    tokens_BT: Tensor, settings: SamplingSettings, tokenizer: PreTrainedTokenizerBase | None
+) -> Tensor:
+    """For each row the place in `REASONS` of why it ends here; of `length` if it goes on."""
+    reason_B = (tokens_BT[:, -1] == settings.eos_id).long()
+    if settings.stop and tokens_BT.shape[1] >= settings.min_new_tokens:
+        assert tokenizer is not None, "stop texts need a tokenizer"
+        # A byte of text takes at most a token; one more, for tokenizers that drop a leading space.
+        most = 1 + max(len(text.encode()) for text in settings.stop)
+        tails = tokenizer.batch_decode(tokens_BT[:, -most:].tolist())
+        stopped = [any(text in tail for text in settings.stop) for tail in tails]
+        at_stop_B = torch.tensor(stopped, device=reason_B.device)
+        reason_B[at_stop_B & (reason_B == 0)] = REASONS.index("stop")
+    return reason_B

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -55,7 +56,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[[str], PretrainedConfig]:
-    """The config of a model of two layers: `llama`, `gpt2` (with dropout 0.1) or `qwen2`."""
+    """The config of a model of two layers: `llama`, `gpt2` (with dropout 0.1), `qwen2`, or
+    `gpt_neo`, whose second layer sees 8 tokens back."""
 
     def make(family: str) -> PretrainedConfig:
         # Weights far larger than usual, so that no two tokens are nearly as likely.
@@ -65,6 +67,10 @@ def tiny_config() -> Callable[[str], PretrainedConfig]:
         rest |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
         if family == "gpt2":
             return GPT2Config(**rest)
+        if family == "gpt_neo":
+            layers: dict[str, Any] = {"num_layers": 2, "num_heads": 4, "window_size": 8}
+            del rest["num_hidden_layers"], rest["num_attention_heads"]
+            return GPTNeoConfig(attention_types=[[["global", "local"], 1]], **layers, **rest)
         rest |= {"num_key_value_heads": 2, "intermediate_size": 64}
         return LlamaConfig(**rest) if family == "llama" else Qwen2Config(**rest)
 

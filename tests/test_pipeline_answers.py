@@ -35,4 +35,4 @@ def test_settings_are_those_of_the_config(tokenizer: PreTrainedTokenizerBase) ->
 
 def test_a_person_reads_no_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     ids = tokenizer(" 你好 \n<|im_end|>")["input_ids"]
-    assert answer_text(tokenizer, Sample(ids, [0.0] * len(ids), True, 0)) == "你好"
+    assert answer_text(tokenizer, Sample(ids, [0.0] * len(ids), "eos", 0)) == "你好"

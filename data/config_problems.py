@@ -64,7 +64,8 @@ def _what_is_wrong(details: Sequence[ErrorDetails], root: type[Section]) -> str:
         return "is missing"
     if first["type"] == "extra_forbidden":
         section = _section_at(first["loc"][:-1], root)
-        return _unknown_key(str(first["loc"][-1]), section.model_fields)
+        name = str(first["loc"][-1])
+        return section.REFUSED.get(name) or _unknown_key(name, section.model_fields)
     allowed = " or ".join(dict.fromkeys(map(_allowed, details)))
     return f"must {allowed}, not {shown(first['input'])}"
 

@@ -1,5 +1,8 @@
 """What every part of the config is: frozen, and strict about its keys."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -13,3 +16,6 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,  # docs/config.md and the JSON schema show them
     )
+
+    REFUSED: ClassVar[Mapping[str, str]] = {}
+    """Keys that one might look for here, and why there are none."""

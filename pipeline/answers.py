@@ -1,6 +1,7 @@
 """Sampling answers in this process: for annotators to judge, and for the report."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,13 +18,26 @@ PROBE_STEP = 2**34
 
 def sampling_settings(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> SamplingSettings:
     """Sampling as PPO does it."""
-    eos_id = tokenizer.eos_token_id
+    eos_id, rollout = tokenizer.eos_token_id, config.rollout
     assert isinstance(eos_id, int)
-    return SamplingSettings(config.rollout.temperature, config.rollout.max_new_tokens, eos_id)
+    return SamplingSettings(rollout.temperature, rollout.max_new_tokens, eos_id, rollout.stop)
+
+
+def evaluation_settings(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> SamplingSettings:
+    """Sampling as `evaluation` changes it, for held-out prompts."""
+    said = config.evaluation
+    return replace(
+        sampling_settings(config, tokenizer),
+        temperature=said.temperature or config.rollout.temperature,
+        top_k=said.top_k,
+        top_p=said.top_p,
+        min_new_tokens=said.min_new_tokens,
+    )
 
 
 def sample_answers(
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     settings: SamplingSettings,
     noise_key: tuple[int, int],
@@ -42,7 +56,7 @@ def sample_answers(
     answers: dict[int, Sample] = {}
     for start in range(0, len(order), ROWS_AT_ONCE):
         unit = order[start : start + ROWS_AT_ONCE]
-        drawn = sample(model, [requests[i] for i in unit], settings)
+        drawn = sample(model, [requests[i] for i in unit], settings, tokenizer=tokenizer)
         answers.update(zip(unit, drawn, strict=True))
     return [answers[index] for index in range(len(requests))]
 

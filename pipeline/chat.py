@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,27 @@ from align.data.errors import UserError
 if TYPE_CHECKING:
     from align.pipeline.conversation import Conversation
 
+
+@dataclass(frozen=True)
+class Manner:
+    """How the model's words are drawn."""
+
+    temperature: float = 0.7
+    """0 always takes the likeliest word."""
+    top_k: int = 0
+    """Among so many of the likeliest tokens; 0 is all of them."""
+    top_p: float = 1.0
+    """Among the fewest tokens that hold this much probability."""
+    min_new_tokens: int = 0
+    """Tokens before which no answer ends."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
+
+
 COMMANDS = "/reset forgets the conversation, /temperature X sets it, /quit or Ctrl-D leaves"
 
 
-def chat(run_dir: Path) -> None:
+def chat(run_dir: Path, manner: Manner | None = None) -> None:
     """Read messages from stdin and print the model's answers until it ends.
 
     `run_dir` is a run's directory (its PPO model, else its SFT model) or a model's folder.
@@ -30,7 +48,7 @@ def chat(run_dir: Path) -> None:
     # Here, so that a missing model is said at once, not after seconds of imports.
     from align.pipeline.conversation import Conversation
 
-    conversation = Conversation(str(folder))
+    conversation = Conversation(str(folder), manner or Manner())
     interactive = sys.stdin.isatty()
     if interactive:
         _say(f"{folder}\n{COMMANDS}")
@@ -71,7 +89,7 @@ def obey(conversation: "Conversation", command: str) -> str:
         temperature = math.nan
     if not 0 <= temperature < math.inf:
         return f"the temperature is a number from 0 (the likeliest word) up, not {argument!r}"
-    conversation.temperature = temperature
+    conversation.manner = replace(conversation.manner, temperature=temperature)
     return f"temperature {temperature:g}"
 
 

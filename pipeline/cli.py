@@ -198,13 +198,18 @@ def plan(config: Config, overrides: Overrides = None) -> int:
 
 @app.command("eval")
 def evaluate_stage(
-    run_dir: RunDir, stage: Annotated[Stage, typer.Option(help="Whose model to evaluate.")]
+    run_dir: RunDir,
+    stage: Annotated[Stage, typer.Option(help="Whose model to evaluate.")],
+    overrides: Overrides = None,
 ) -> None:
-    """Evaluate the model that a stage left; for rm and ppo, summary.json gets the numbers."""
+    """Evaluate the model that a stage left; for rm and ppo, summary.json gets the numbers.
+
+    `--set evaluation.top_p=0.9` and the like change how answers are sampled.
+    """
     directory = _existing_run(run_dir)
     from align.pipeline.evaluate import evaluate
 
-    evaluate(directory, stage)
+    evaluate(directory, stage, overrides or ())
 
 
 @app.command()
@@ -226,11 +231,27 @@ def checkpoints(run_dir: RunDir) -> None:
 
 
 @app.command("chat")
-def chat_with_model(run_dir: RunDir) -> None:
+def chat_with_model(
+    run_dir: RunDir,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 always takes the likeliest word.")
+    ] = 0.7,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Sample among so many of the likeliest tokens; 0: all.")
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Sample among tokens that hold this much probability."),
+    ] = 1.0,
+    min_new_tokens: Annotated[int, typer.Option(min=0, help="No answer is shorter.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends an answer; may be repeated.")
+    ] = None,
+) -> None:
     """Talk to the model of the last finished stage."""
-    from align.pipeline.chat import chat
+    from align.pipeline.chat import Manner, chat
 
-    chat(run_dir)
+    chat(run_dir, Manner(temperature, top_k, top_p, min_new_tokens, tuple(stop or ())))
 
 
 def _existing_run(run_dir: Path) -> Path:

@@ -16,7 +16,7 @@ from align.pipeline.submit.options import (
     SkyPilotOptions,
     SlurmOptions,
 )
-from align.policy.config import ModelConfig, PPOConfig, RolloutConfig
+from align.policy.config import EvaluationConfig, ModelConfig, PPOConfig, RolloutConfig
 from align.reward.config import FeedbackConfig, RewardConfig
 from align.reward.mix_config import MixConfig
 
@@ -158,6 +158,7 @@ class RunConfig(Section):
     rm: RewardConfig = RewardConfig()
     reward: MixConfig = MixConfig()
     rollout: RolloutConfig = RolloutConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     ppo: PPOConfig = PPOConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -211,6 +212,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"rollout.max_new_tokens ({self.rollout.max_new_tokens}) exceeds data.max_length "
                 f"- data.max_prompt_length ({room})"
+            )
+        if self.evaluation.min_new_tokens > self.rollout.max_new_tokens:
+            raise ValueError(
+                f"evaluation.min_new_tokens ({self.evaluation.min_new_tokens}) exceeds "
+                f"rollout.max_new_tokens ({self.rollout.max_new_tokens})"
             )
         if self.train.micro_batch_tokens < self.data.max_length:
             raise ValueError(

@@ -3,14 +3,17 @@
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, TextStreamer
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList, TextStreamer
 from transformers.utils import logging
 
 from align.data.chat import encode_prompt
 from align.data.errors import UserError
 from align.data.messages import Message
+from align.pipeline.chat import Manner
 from align.policy.config import ModelConfig
 from align.policy.model import load_causal_lm, load_tokenizer
+from align.policy.sample import at_stop_text
 
 MAX_ANSWER = 512
 """Tokens; a model with a short context leaves half of it to the answer."""
@@ -19,7 +22,7 @@ MAX_ANSWER = 512
 class Conversation:
     """Turns of a user and a model; the oldest ones go when the context is full."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, manner: Manner) -> None:
         """Load the model. Raises UserError when it cannot be read."""
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # `ask` itself says when a message is too long
@@ -32,7 +35,7 @@ class Conversation:
         self._context: int = self._model.config.max_position_embeddings
         self._messages: list[Message] = []
         self._prompt_ids: list[int] = []
-        self.temperature = 0.7
+        self.manner = manner
 
     def reset(self) -> None:
         """Forget all turns."""
@@ -65,6 +68,7 @@ class Conversation:
                 attention_mask=torch.ones_like(prompt),
                 generation_config=self._generation_config(),
                 streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([self._at_stop_text]),
             )
         except KeyboardInterrupt:
             self._messages = self._messages[:-1]
@@ -75,14 +79,22 @@ class Conversation:
         self._messages = [*self._messages, {"role": "assistant", "content": text}]
         return text
 
+    def _at_stop_text(self, ids_BL: Tensor, _: Tensor) -> Tensor:
+        answer_BT, texts = ids_BL[:, len(self._prompt_ids) :], self.manner.stop
+        if not texts or answer_BT.shape[1] < self.manner.min_new_tokens:
+            return torch.zeros(len(ids_BL), dtype=torch.bool, device=ids_BL.device)
+        return at_stop_text(answer_BT, texts, self._tokenizer)
+
     def _generation_config(self) -> GenerationConfig:
         ends = self._model.generation_config.eos_token_id or []
         eos = self._tokenizer.eos_token_id
+        manner, sampled = self.manner, self.manner.temperature > 0
         return GenerationConfig(
-            do_sample=self.temperature > 0,
-            temperature=self.temperature or None,
-            top_k=0 if self.temperature else None,
-            top_p=1.0 if self.temperature else None,
+            do_sample=sampled,
+            temperature=manner.temperature if sampled else None,
+            top_k=manner.top_k if sampled else None,
+            top_p=manner.top_p if sampled else None,
+            min_new_tokens=manner.min_new_tokens or None,
             max_new_tokens=min(MAX_ANSWER, self._context - len(self._prompt_ids)),
             eos_token_id=sorted({eos, *(ends if isinstance(ends, list) else [ends])}),
             # Training may have saved the model with its cache off.

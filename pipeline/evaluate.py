@@ -1,12 +1,13 @@
 """`align eval`: what a stage's published model is worth, from the files of its run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from align.data.schemas import Preference
-from align.pipeline.answers import EVALUATION_STEP, sample_answers, sampling_settings
+from align.pipeline.answers import EVALUATION_STEP, evaluation_settings, sample_answers
 from align.pipeline.config import RunConfig
 from align.pipeline.groups import encode_groups
 from align.pipeline.launch import Shares, launch
@@ -37,10 +38,10 @@ from align.reward.pairs_file import read_pairs
 CPU_OR_GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def evaluate(run_dir: Path, stage: str) -> None:
+def evaluate(run_dir: Path, stage: str, overrides: Sequence[str] = ()) -> None:
     """Print what the stage's model is worth; rm and ppo also go to the run's summary."""
     directory = RunDirectory(run_dir)
-    config = load_config(directory.config, ("train.ranks=1",))
+    config = load_config(directory.config, ("train.ranks=1", *overrides))
     directory.need(stage)
     judge = {"sft": _sft, "rm": _rm, "ppo": _ppo}[stage]
 
@@ -113,9 +114,9 @@ def _ppo(config: RunConfig, directory: RunDirectory) -> dict[str, Any]:
     )
     rewards, messages = RewardMix(setting), [prompt.messages for prompt in prompts]
     ids = [prompt.ids for prompt in prompts]
-    settings, key = sampling_settings(config, tokenizer), (config.seed, EVALUATION_STEP)
-    before = sample_answers(reference, ids, settings, key)
-    after = sample_answers(policy, ids, settings, key)
+    settings, key = evaluation_settings(config, tokenizer), (config.seed, EVALUATION_STEP)
+    before = sample_answers(reference, tokenizer, ids, settings, key)
+    after = sample_answers(policy, tokenizer, ids, settings, key)
     texts_before = Texts(ids, [answer.response_ids for answer in before])
     texts = Texts(ids, [answer.response_ids for answer in after])
 

@@ -67,6 +67,7 @@ def _simulated(
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     drawn = sample_answers(
         load_causal_lm(model_path, config.model),
+        tokenizer,
         ids,
         sampling_settings(config, tokenizer),
         (config.seed, FEEDBACK_STEP),

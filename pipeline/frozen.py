@@ -46,6 +46,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "rm": ("rm",),
     "reward": ("ppo",),
     "rollout": ("rm", "ppo"),  # simulated annotators judge sampled answers
+    "evaluation": (),
     "ppo": ("ppo",),
     "name": (),
     "cluster": (),

@@ -10,8 +10,8 @@ from align.pipeline import ranks
 from align.pipeline.answers import (
     EVALUATION_STEP,
     answer_text,
+    evaluation_settings,
     sample_answers,
-    sampling_settings,
 )
 from align.pipeline.config import RunConfig
 from align.pipeline.ppo_metrics import distinct2
@@ -50,8 +50,9 @@ def base_answers(
     """What the untrained model says to the prompts that the report shows."""
     return sample_answers(
         load_causal_lm(config.model.path, config.model),
+        tokenizer,
         [prompt.ids for prompt in prompts[:SHOWN]],
-        sampling_settings(config, tokenizer),
+        evaluation_settings(config, tokenizer),
         (config.seed, EVALUATION_STEP),
     )
 

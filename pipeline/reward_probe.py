@@ -38,6 +38,7 @@ def probe(
     ids = [prompt.ids for prompt in prompts[:PROMPTS]]
     answers = sample_answers(
         load_causal_lm(policy, config.model),
+        tokenizer,
         ids,
         sampling_settings(config, tokenizer),
         (config.seed, PROBE_STEP),

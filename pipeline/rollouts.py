@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from align.pipeline import ranks
-from align.pipeline.answers import EVALUATION_STEP, sampling_settings
+from align.pipeline.answers import EVALUATION_STEP, evaluation_settings, sampling_settings
 from align.pipeline.config import RunConfig
 from align.pipeline.launch import Shares
 from align.pipeline.ppo_guards import check_agreement
 from align.pipeline.ppo_models import Models
 from align.pipeline.prompts import EncodedPrompt
 from align.policy.rollout import Sample, SampleRequest, pad_rows
+from align.policy.sample import SamplingSettings
 from align.policy.weights import pack
 from align.policy.workers import RolloutWorkers
 
@@ -42,7 +43,9 @@ class Rollouts:
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sample]:
         """One answer per request."""
-        settings = sampling_settings(self._config, self._models.tokenizer)
+        return self._drawn(requests, sampling_settings(self._config, self._models.tokenizer))
+
+    def _drawn(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
         rows = self._config.rollout.rows_per_unit
 
         def on_the_workers() -> list[Sample]:
@@ -54,12 +57,11 @@ class Rollouts:
     def answer(self, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """Answers to held-out prompts, with the same noise every time."""
         seed = self._config.seed
-        return self.sample(
-            [
-                SampleRequest(prompt.ids, (seed, EVALUATION_STEP, position, 0))
-                for position, prompt in enumerate(prompts)
-            ]
-        )
+        requests = [
+            SampleRequest(prompt.ids, (seed, EVALUATION_STEP, position, 0))
+            for position, prompt in enumerate(prompts)
+        ]
+        return self._drawn(requests, evaluation_settings(self._config, self._models.tokenizer))
 
     def check(self, samples: Sequence[Sample], logprobs_BT: Tensor) -> None:
         """Stop if the trainer says otherwise than the workers of the tokens that they drew."""
@@ -82,6 +84,7 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
                 config.model.lora,
                 DTYPES[config.train.precision],
                 shares.worker_gpus,
+                models.tokenizer,
             )
         )
 

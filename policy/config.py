@@ -1,7 +1,7 @@
 """What the user says about language models, sampling and PPO. No torch here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,8 +47,27 @@ class ModelConfig(Section):
     """`flash_attention_2` needs a GPU and its package."""
 
 
+class EvaluationConfig(Section):
+    """How answers to held-out prompts are sampled, where otherwise than in training."""
+
+    temperature: float | None = Field(default=None, gt=0)
+    """That of `rollout`, if not given."""
+    top_k: int | None = Field(default=None, gt=0)
+    """Sample among so many of the likeliest tokens; 1 always takes the likeliest."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Sample among the fewest tokens that hold this much probability."""
+    min_new_tokens: int = Field(default=0, ge=0)
+    """Tokens before which no answer ends."""
+
+
 class RolloutConfig(Section):
     """How answers are sampled during PPO."""
+
+    REFUSED: ClassVar[dict[str, str]] = {
+        name: "PPO would score another distribution than the one it sampled from; for held-out "
+        f"prompts set evaluation.{name}"
+        for name in ("top_k", "top_p", "min_new_tokens")
+    }
 
     workers: int = Field(default=2, gt=0)
     """Ray actors that sample."""
@@ -56,6 +75,8 @@ class RolloutConfig(Section):
     """Also divides the logits wherever log-probabilities are computed."""
     max_new_tokens: int = Field(default=64, gt=0)
     """Tokens of an answer, after which it is cut off."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end an answer, as EOS does; they stay part of it."""
     rows_per_unit: int = Field(default=16, gt=0)
     """Answers decoded together; the unit of work handed to a worker."""
 

@@ -127,10 +127,20 @@ def _ending(
     reason_B = (tokens_BT[:, -1] == settings.eos_id).long()
     if settings.stop and tokens_BT.shape[1] >= settings.min_new_tokens:
         assert tokenizer is not None, "stop texts need a tokenizer"
-        # A byte of text takes at most a token; one more, for tokenizers that drop a leading space.
-        most = 1 + max(len(text.encode()) for text in settings.stop)
-        tails = tokenizer.batch_decode(tokens_BT[:, -most:].tolist())
-        stopped = [any(text in tail for text in settings.stop) for tail in tails]
-        at_stop_B = torch.tensor(stopped, device=reason_B.device)
+        at_stop_B = at_stop_text(tokens_BT, settings.stop, tokenizer)
         reason_B[at_stop_B & (reason_B == 0)] = REASONS.index("stop")
     return reason_B
+
+
+def at_stop_text(
+    tokens_BT: Tensor, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """Which rows hold one of the texts near their end, (B,).
+
+    transformers' `StopStringCriteria` does not take every tokenizer, word-level ones among them.
+    """
+    # A byte of text takes at most a token; one more, for tokenizers that drop a leading space.
+    most = 1 + max(len(text.encode()) for text in texts)
+    tails = tokenizer.batch_decode(tokens_BT[:, -most:].tolist())
+    found = [any(text in tail for text in texts) for tail in tails]
+    return torch.tensor(found, device=tokens_BT.device)

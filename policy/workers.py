@@ -10,7 +10,12 @@ import torch
 from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from align.data.errors import UserError
 from align.policy.config import LoRAConfig
@@ -35,6 +40,7 @@ class Sampler:
         lora: LoRAConfig | None,
         dtype: torch.dtype,
         threads: int,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -43,6 +49,7 @@ class Sampler:
         cast_parameters(self.model, dtype)  # peft makes adapters in fp32
         self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.version = -1
+        self._tokenizer = tokenizer
 
     def load(self, packed: Packed, version: int) -> str:
         """Take new weights; return the digest of what the model holds afterwards."""
@@ -52,7 +59,7 @@ class Sampler:
 
     def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
         """Draw one unit of answers."""
-        return sample(self.model, requests, settings, self.version)
+        return sample(self.model, requests, settings, self.version, self._tokenizer)
 
 
 class RolloutWorkers:
@@ -67,7 +74,9 @@ class RolloutWorkers:
         lora: LoRAConfig | None,
         dtype: torch.dtype,
         gpus: float = 0.0,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
+        """The tokenizer is for settings with stop texts."""
         self._group = _place(count, cpus, gpus)
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(Sampler)
 
@@ -76,7 +85,7 @@ class RolloutWorkers:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group, placement_group_bundle_index=index
                 )
-            ).remote(config, lora, dtype, threads)
+            ).remote(config, lora, dtype, threads, tokenizer)
 
         self._start = start
         self._workers = [start(index) for index in range(count)]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from align.data.errors import UserError
-from align.pipeline.chat import chat, model_folder, obey
+from align.pipeline.chat import Manner, chat, model_folder, obey
 from align.pipeline.conversation import Conversation
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?"
@@ -57,13 +57,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run_dir: Path) -> Conversation:
-    return Conversation(str(run_dir / "sft" / "final"))
+    return Conversation(str(run_dir / "sft" / "final"), Manner())
 
 
 @pytest.fixture
 def conversation(model: Conversation) -> Conversation:
     model.reset()
-    model.temperature = 1.0
+    model.manner = Manner(temperature=1.0)
     torch.manual_seed(1)
     return model
 
@@ -82,7 +82,7 @@ def test_the_answer_is_streamed_to_stdout_as_it_is_remembered(
 
 
 def test_the_likeliest_words_come_at_temperature_zero(conversation: Conversation) -> None:
-    conversation.temperature = 0.0
+    conversation.manner = Manner(temperature=0.0)
     answers = set()
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -90,6 +90,30 @@ def test_the_likeliest_words_come_at_temperature_zero(conversation: Conversation
         conversation.ask("hello")
         answers.add(conversation.answer())
     assert len(answers) == 1
+
+
+def test_words_are_drawn_in_the_manner_asked_for(conversation: Conversation) -> None:
+    def answer(manner: Manner) -> str:
+        torch.manual_seed(1)
+        conversation.reset()
+        conversation.manner = manner
+        conversation.ask("hello")
+        return conversation.answer()
+
+    likeliest = answer(Manner(temperature=0.0))
+    assert answer(Manner(temperature=5.0, top_k=1)) == likeliest
+    assert answer(Manner(temperature=5.0, top_p=1e-6)) == likeliest
+    free = answer(Manner(temperature=1.0))
+    assert free != likeliest
+    assert answer(Manner(temperature=1.0, stop=(free[3:6],))) == free[: free.index(free[3:6]) + 3]
+
+
+def test_no_answer_is_shorter_than_asked_for(conversation: Conversation) -> None:
+    conversation.manner = Manner(min_new_tokens=20)
+    conversation.ask("hello")
+    conversation.answer()
+    read = conversation._tokenizer(conversation._messages[-1]["content"])["input_ids"]
+    assert len(read) >= 15  # special tokens are not shown
 
 
 def test_the_model_reads_the_earlier_turns(conversation: Conversation) -> None:
@@ -138,7 +162,7 @@ def test_a_message_longer_than_the_context_is_refused_and_changes_nothing(
 )
 def test_commands(conversation: Conversation, command: str, told: str, temperature: float) -> None:
     assert told in obey(conversation, command)
-    assert conversation.temperature == temperature
+    assert conversation.manner == Manner(temperature=temperature)
 
 
 def test_reset_forgets_the_conversation(conversation: Conversation) -> None:

@@ -182,7 +182,7 @@ def test_each_problem_of_a_config_has_its_own_line(config: Path) -> None:
     assert done.stderr.splitlines() == [
         "align: --set train.ranks=0: train.ranks: must be greater than 0, not 0",
         "align: --set a=1: a: unknown key; known are name, seed, model, data, mixture, train, sft, "
-        "feedback, rm, reward, rollout, ppo, cluster",
+        "feedback, rm, reward, rollout, evaluation, ppo, cluster",
     ]
 
 

@@ -4,8 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from align.data.config_problems import section_in
+from align.data.errors import ConfigError
 from align.pipeline import reference
 from align.pipeline.config import RunConfig
+from align.pipeline.loading import default_config
 
 
 def config(**sections: object) -> RunConfig:
@@ -37,6 +39,10 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
             {"train": {"micro_batch_tokens": 100}},
             ("train.micro_batch_tokens", "data.max_length"),
         ),
+        (
+            {"evaluation": {"min_new_tokens": 90}},
+            ("evaluation.min_new_tokens (90)", "rollout.max_new_tokens (64)"),
+        ),
         ({"model": {"attention": "flash_attention_2"}}, ("model.attention", "train.precision")),
         (
             {"train": {"ranks": 3}, "sft": {"batch_size": 32}},
@@ -62,6 +68,17 @@ def test_a_combination_that_cannot_work_names_both_keys(
     with pytest.raises(ValidationError) as caught:
         config(**sections)
     assert all(key in str(caught.value) for key in keys)
+
+
+@pytest.mark.parametrize("key", ["top_k", "top_p", "min_new_tokens"])
+def test_limits_on_what_is_sampled_in_training_are_one_line_that_says_why(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        default_config("x", [f"rollout.{key}=1"])
+    assert str(caught.value) == (
+        f"--set rollout.{key}=1: rollout.{key}: PPO would score another distribution than the one "
+        f"it sampled from; for held-out prompts set evaluation.{key}"
+    )
+    assert default_config("x", [f"evaluation.{key}=1", 'rollout.stop=["a"]']).rollout.stop == ("a",)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0, -1.0])

@@ -73,20 +73,3 @@ def micro_batches(items: Sequence[Item], budget: int, ranks: int) -> list[list[l
             used = item.size(longest)
     batches += [[] for _ in range(-len(batches) % ranks)]
     return [batches[rank::ranks] for rank in range(ranks)]
-
-
-def packed_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Texts by place, in rows of at most `capacity` tokens; first-fit decreasing.
-
-    Needs at most 11/9 of the fewest rows, and one more (Johnson 1973). `capacity` holds every text.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        row = next((i for i, left in enumerate(room) if left >= lengths[place]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(capacity)
-        rows[row].append(place)
-        room[row] -= lengths[place]
-    return rows

@@ -18,14 +18,9 @@ LIVE_PARAMETERS = 10**9
 BUCKET = 5 * 10**7
 """Elements of DeepSpeed's buffer for gradients on their way. Its own size would take 2 GB of every
 engine in fp32, however small the model."""
-POLICY_LOGITS = 2
-"""fp32 copies of the logits in PPO's backward: they and their gradient (`policy/logprobs.py`)."""
 SCORED_LOGITS = 1
-"""Likewise when log-probabilities are computed without gradients."""
-ROW_LOGITS = 3
-"""Likewise of the one text whose log-probabilities are being computed."""
-HELD_OUT_LOGITS = 5
-"""Likewise in the loss and the entropy of SFT's evaluation."""
+"""fp32 copies of the logits wherever log-probabilities are computed: their gradient takes their
+place (`policy/logprobs.py`)."""
 SAMPLED_LOGITS = 6
 """Likewise in the decode loop: two in fp32 and two in fp64."""
 
@@ -98,9 +93,9 @@ def _kept_per_token(shape: Shape, config: RunConfig) -> tuple[float, float]:
     return 2 * norm + size * (2 * queries + 2 * keys + inner), norm
 
 
-def logits(shape: Shape, copies: int, positions: int, longest: int = 0) -> float:
-    """fp32 copies of the logits of `positions`, and what is made of one text of `longest`."""
-    return 4.0 * shape.vocabulary * (copies * positions + ROW_LOGITS * longest)
+def logits(shape: Shape, copies: int, positions: int) -> float:
+    """fp32 copies of the logits of `positions`."""
+    return 4.0 * shape.vocabulary * copies * positions
 
 
 def rollout(shape: Shape, config: RunConfig) -> Parts:

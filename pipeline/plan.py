@@ -107,7 +107,7 @@ def _sft(shape: Shape, config: RunConfig) -> Parts:
     states, step = memory.training(shape, config, scalar=False)
     tokens = config.sft_rows_at_once * config.data.max_length
     # The loss is made of tiles of the logits; evaluation has whole ones.
-    held_out = memory.logits(shape, memory.HELD_OUT_LOGITS, config.train.micro_batch_tokens)
+    held_out = memory.logits(shape, memory.SCORED_LOGITS, config.train.micro_batch_tokens)
     return _at_the_peak(states, step, memory.backward(shape, config, tokens), held_out)
 
 
@@ -120,15 +120,14 @@ def _rm(shape: Shape, config: RunConfig) -> Parts:
 def _ppo(shape: Shape, config: RunConfig) -> Parts:
     policy, step = memory.training(shape, config, scalar=False)
     critic, _ = memory.training(shape, config, scalar=True)
-    tokens, longest = config.train.micro_batch_tokens, config.data.max_length
-    logits = memory.logits(shape, memory.POLICY_LOGITS, tokens, longest)
+    tokens = config.train.micro_batch_tokens
+    logits = memory.logits(shape, memory.SCORED_LOGITS, tokens)
     learning = memory.backward(shape, config, tokens, logits)
-    scoring = memory.logits(shape, memory.SCORED_LOGITS, tokens, longest)
     # The reward model and, where there are no adapters to switch off, the reference.
     frozen = [shape.scalar_parameters] + ([] if config.model.lora else [shape.parameters])
     states = {name: policy[name] + critic[name] for name in policy}
     states["frozen models"] = sum(memory.frozen_weights(size, config.train) for size in frozen)
-    return _at_the_peak(states, step, learning, scoring)
+    return _at_the_peak(states, step, learning, logits)
 
 
 def _at_the_peak(states: Parts, step: float, learning: Parts, scoring: float = 0.0) -> Parts:

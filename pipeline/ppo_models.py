@@ -14,10 +14,12 @@ from torch import Tensor
 
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine, frozen
+from align.pipeline.progress import note
 from align.pipeline.reward_mix import RewardMix, mix_identities
 from align.pipeline.reward_parts import Setting, check_same_tokens
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
+from align.policy.attention import reads_packed
 from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.model import (
     TokenScores,
@@ -33,7 +35,7 @@ from align.policy.places import identity_of
 class Models:
     """Policy and critic, each under its own optimiser; reference and rewards, frozen.
 
-    Only generalised advantage estimation has a critic.
+    Only generalised advantage estimation has a critic. Texts are `packed` where all can read that.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
@@ -53,6 +55,7 @@ class Models:
         causal: Any = load_causal_lm(policy_path, config.model)
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
+        self.packed = reads_packed(causal)
         self.policy_model = add_lora(causal, lora, config.seed) if lora else causal
         updates = config.ppo.steps * config.ppo.epochs * config.ppo.minibatches
         self.policy = Engine(self.policy_model, config.ppo.learning_rate, updates, train)
@@ -60,7 +63,11 @@ class Models:
         if config.ppo.advantage == "gae":
             critic: Any = load_scalar_model(reward_path, config.model, config.seed)
             critic = TokenScores(add_lora(critic, lora, config.seed) if lora else critic)
+            self.packed &= critic.reads_packed
             self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
+
+        if not self.packed:
+            note("texts are padded: the models' attention does not keep packed ones apart")
 
         def load(path: Path) -> Any:
             reward = TokenScores(load_scalar_model(path, config.model, config.seed))
@@ -111,4 +118,4 @@ class Models:
         return self._per_text(lambda batch: response_values(critic, batch), texts)
 
     def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
-        return per_text(compute, texts, self._budget, self.device)
+        return per_text(compute, texts, self._budget, self.device, packed=self.packed)

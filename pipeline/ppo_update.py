@@ -86,11 +86,13 @@ def _accumulate(
     """This rank's share of the gradient of one optimiser step."""
     seen = Updates()
     tokens = float(experience.mask_BT[rows].sum())
-    plan = experience.texts.micro_batches(rows, config.train.micro_batch_tokens)
+    budget = config.train.micro_batch_tokens
+    plan = experience.texts.micro_batches(rows, budget, packed=models.packed)
     for micro_batch in plan[ranks.rank()]:
         if micro_batch:
             part = experience.part(micro_batch, models.device)
-            batch = part.texts.pick(range(len(micro_batch)), models.device)
+            everything = range(len(micro_batch))
+            batch = part.texts.pick(everything, models.device, packed=models.packed)
             _accumulate_policy(part, batch, tokens, models, config, seen)
             _accumulate_critic(part, batch, tokens, models, config, seen)
         else:
@@ -146,10 +148,13 @@ def _accumulate_ptx(
     Source: Ouyang et al. 2022 (arXiv:2203.02155), eq. 2.
     """
     tokens = sum(len(texts.responses[row]) for row in rows)
-    plan = texts.micro_batches(rows, config.train.micro_batch_tokens)
+    packed = models.packed
+    plan = texts.micro_batches(rows, config.train.micro_batch_tokens, packed=packed)
     for micro_batch in plan[ranks.rank()]:
         batch = (
-            texts.pick(micro_batch, models.device) if micro_batch else empty_batch(models.device)
+            texts.pick(micro_batch, models.device, packed=packed)
+            if micro_batch
+            else empty_batch(models.device)
         )
         loss = -response_logprobs(models.policy, batch, temperature=1.0)[0].sum()
         if not micro_batch:

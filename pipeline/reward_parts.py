@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,17 @@ from align.reward.signals.judged import judge_scores
 from align.reward.signals.mix import cautious, excess
 from align.reward.signals.server import server_scores
 
-TokenModel = Callable[[Tensor], Tensor]
+
+class TokenModel(Protocol):
+    """A scalar for every token, as `TokenScores` has it."""
+
+    reads_packed: bool
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Of ids, and of positions if packed."""
+        ...
+
+
 Scorer = Callable[[Texts, list[Exchange]], Tensor]
 """A score for every answer, (B), the same on every rank."""
 
@@ -77,7 +87,10 @@ def _model(part: RewardPart, setting: Setting) -> Scorer:
     budget, device = config.train.micro_batch_tokens, setting.device
 
     def score(texts: Texts, _: list[Exchange]) -> Tensor:
-        scores = [per_text(partial(text_scores, one), texts, budget, device) for one in models]
+        scores = [
+            per_text(partial(text_scores, one), texts, budget, device, packed=one.reads_packed)
+            for one in models
+        ]
         if len(scores) == 1:
             return scores[0]
         return cautious(torch.stack(scores), part.uncertainty)
@@ -140,7 +153,9 @@ def _rules(part: RewardPart, setting: Setting) -> Scorer:
             for one in exchanges
         ]
         texts = question_texts(asked, tokenizer)
-        logits = per_text(partial(text_scores, model), texts, budget, setting.device)
+        logits = per_text(
+            partial(text_scores, model), texts, budget, setting.device, packed=model.reads_packed
+        )
         return compliance(logits.view(len(part.rules), len(exchanges)))
 
     return score

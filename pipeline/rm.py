@@ -25,7 +25,7 @@ from align.pipeline.launch import Shares
 from align.pipeline.progress import note
 from align.pipeline.reward_report import outcomes_of, write_evaluation
 from align.pipeline.reward_units import normalize
-from align.pipeline.rm_update import check_packing, train_on
+from align.pipeline.rm_update import packs, train_on
 from align.pipeline.rule_classifier import train_rule_classifier
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
@@ -71,7 +71,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     data = [*(identity_of(path) for path in read if path), fingerprint_of(train)]
     checkpoints = Checkpoints(directory, "rm", config, data, steps)
     checkpoints.restore(engines)
-    check_packing(train, engine, config)
+    if config.rm.packing and not packs(engine, config):
+        note("answers are padded: the model's attention does not keep packed ones apart")
 
     def scores(ids_BL: Tensor) -> Tensor:
         outputs: Tensor = engine(ids_BL)

@@ -20,7 +20,6 @@ from align.pipeline.engine import Engine
 from align.pipeline.groups import Group
 from align.pipeline.texts import Texts, empty_batch
 from align.policy.logprobs import text_scores
-from align.policy.packing import packed_batch, packed_scores
 from align.reward.loss import centering_loss, choice_loss, preference_loss
 from align.reward.reliability import Outcome, summarise
 
@@ -30,7 +29,8 @@ def train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str
 
     Raises: UserError where a score is not finite, naming the pairs.
     """
-    items = [group.item(config.rm.packing) for group in groups]
+    packing = packs(engine, config)
+    items = [group.item(packing) for group in groups]
     plan = micro_batches(items, config.train.micro_batch_tokens, ranks.world_size())
     loss_sum = torch.zeros((), dtype=torch.float64)
     outcomes: list[Outcome] = []
@@ -57,6 +57,11 @@ def train_on(groups: list[Group], engine: Engine, config: RunConfig) -> dict[str
     }
 
 
+def packs(engine: Engine, config: RunConfig) -> bool:
+    """Whether answers lie in one row, each with the attention of itself alone."""
+    return config.rm.packing and bool(engine.deepspeed.reads_packed)
+
+
 def group_scores(
     groups: list[Group], engine: Engine, config: RunConfig
 ) -> tuple[Tensor, Tensor | None]:
@@ -70,27 +75,8 @@ def _outputs(groups: list[Group], engine: Engine, config: RunConfig) -> Tensor:
         [ids for group in groups for ids in group.texts.prompts],
         [ids for group in groups for ids in group.texts.responses],
     )
-    if not config.rm.packing:
-        return text_scores(engine, texts.pick(range(len(texts)), engine.device))
-    one_row = config.model.attention == "flash_attention_2"
-    return packed_scores(engine, packed_batch(texts.whole, engine.device, one_row=one_row))
-
-
-def check_packing(groups: list[Group], engine: Engine, config: RunConfig) -> None:
-    """Raises: UserError where the model's packed texts see each other; on all ranks."""
-    if not config.rm.packing:
-        return
-    some = groups[:2]
-    apart = config.model_copy(update={"rm": config.rm.model_copy(update={"packing": False})})
-    with torch.no_grad():
-        packed_B, padded_B = (group_scores(some, engine, how)[0] for how in (config, apart))
-    tolerance = 1e-3 if config.train.precision == "fp32" else 0.1
-    if not torch.allclose(packed_B, padded_B, rtol=tolerance, atol=tolerance):
-        raise UserError(
-            "rm.packing: this model scores packed answers otherwise than each by itself "
-            f"({packed_B[0]:.4g} and {padded_B[0]:.4g}), so it does not keep them apart: set "
-            "rm.packing to false"
-        )
+    packed = packs(engine, config)
+    return text_scores(engine, texts.pick(range(len(texts)), engine.device, packed=packed))
 
 
 def groups_loss(groups: list[Group], scores_B: Tensor, config: RunConfig) -> Tensor:

@@ -36,15 +36,17 @@ class Texts:
         """Prompt and response tokens of all texts."""
         return sum(map(len, self.prompts)) + sum(map(len, self.responses))
 
-    def pick(self, rows: Sequence[int], device: torch.device) -> TextBatch:
+    def pick(self, rows: Sequence[int], device: torch.device, *, packed: bool = False) -> TextBatch:
         """Some of the texts, ready for a forward pass."""
-        return text_batch(
-            [self.prompts[row] for row in rows], [self.responses[row] for row in rows], device
-        )
+        prompts = [self.prompts[row] for row in rows]
+        return text_batch(prompts, [self.responses[row] for row in rows], device, packed=packed)
 
-    def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[list[int]]]:
+    def micro_batches(
+        self, rows: Sequence[int], budget: int, *, packed: bool = False
+    ) -> list[list[list[int]]]:
         """For every rank, its micro-batches of the given rows."""
-        items = [Item(1, len(self.prompts[row]) + len(self.responses[row])) for row in rows]
+        lengths = [len(self.prompts[row]) + len(self.responses[row]) for row in rows]
+        items = [Item(1, length, length if packed else None) for length in lengths]
         plan = micro_batches(items, budget, ranks.world_size())
         return [[[rows[i] for i in batch] for batch in mine] for mine in plan]
 
@@ -55,14 +57,21 @@ def empty_batch(device: torch.device) -> TextBatch:
 
 
 def per_text(
-    compute: Callable[[TextBatch], Tensor], texts: Texts, budget: int, device: torch.device
+    compute: Callable[[TextBatch], Tensor],
+    texts: Texts,
+    budget: int,
+    device: torch.device,
+    *,
+    packed: bool = False,
 ) -> Tensor:
     """`compute` over all texts without gradients: (B,) or right-padded (B, T), on the CPU."""
-    plan = texts.micro_batches(range(len(texts)), budget)[ranks.rank()]
+    plan = texts.micro_batches(range(len(texts)), budget, packed=packed)[ranks.rank()]
     mine: list[Tensor] = []
     with torch.no_grad():
         for rows in plan:
-            output = compute(texts.pick(rows, device) if rows else empty_batch(device))
+            output = compute(
+                texts.pick(rows, device, packed=packed) if rows else empty_batch(device)
+            )
             mine += [row.cpu() for row in output] if rows else []
     whole = ranks.scatter_rows(plan, mine, len(texts))
     if whole[0].dim() == 0:

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from align.data.errors import UserError
+from align.policy.attention import reads_packed, use_attention_by_text
 from align.policy.config import LoRAConfig, ModelConfig
 from align.policy.places import resolve
 
@@ -98,6 +99,7 @@ class TokenScores(nn.Module):
         stored = model.config.to_dict()
         self.shift: float = stored.get("reward_shift", 0.0)
         self.scale: float = stored.get("reward_scale", 1.0)
+        self.reads_packed = reads_packed(self._inner)
 
     def forward(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
         """Scores (B, L); positions tell packed texts apart."""
@@ -199,6 +201,7 @@ def _load(
             f"{len(missing)} weights are missing in {source}, the first is {missing[0]}: "
             "get a whole copy of the model"
         )
+    use_attention_by_text(model)
     return model
 
 
@@ -213,6 +216,7 @@ def _load_gguf(source: str, config: ModelConfig) -> PreTrainedModel:
         fresh, dtype=torch.float32, attn_implementation=config.attention
     )
     model.load_state_dict(loaded.state_dict())
+    use_attention_by_text(model)
     return model
 
 

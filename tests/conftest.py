@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from align.pipeline.metrics import read_metrics
+from align.policy.attention import use_attention_by_text
 
 # As in pipeline/launch.py, for the tests that import DeepSpeed without it.
 if not torch.cuda.is_available():
@@ -87,7 +88,7 @@ def tiny_causal(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(family))
-        model.eval()
+        use_attention_by_text(model.eval())
         return model
 
     return make
@@ -105,7 +106,7 @@ def tiny_scalar(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-        model.eval()
+        use_attention_by_text(model.eval())
         return model
 
     return make

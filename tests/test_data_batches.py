@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from align.data.batches import Item, epoch_order, micro_batches, packed_rows, stream
+from align.data.batches import Item, epoch_order, micro_batches, stream
 
 
 def random_items(seed: int) -> list[Item]:
@@ -41,17 +41,6 @@ def test_packed_items_fill_the_budget_with_tokens_and_not_with_padding() -> None
     assert micro_batches(items, budget=200, ranks=1) == [[[0, 1, 2]]]
     padded = [Item(2, 90), Item(2, 60), Item(2, 50)]
     assert micro_batches(padded, budget=200, ranks=1) == [[[0], [1], [2]]]
-
-
-def test_packed_rows_hold_every_text_once_and_are_few() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        lengths = generator.integers(1, 90, int(generator.integers(1, 40))).tolist()
-        rows = packed_rows(lengths, capacity=90)
-        assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
-        assert all(sum(lengths[place] for place in row) <= 90 for row in rows)
-        assert len(rows) <= 11 / 9 * -(-sum(lengths) // 90) + len(lengths) / 3 + 1
-    assert packed_rows([5, 4, 3, 3, 5], capacity=10) == [[0, 4], [1, 2, 3]]
 
 
 def test_items_of_like_length_share_a_micro_batch() -> None:

@@ -289,7 +289,7 @@ def test_a_sampler_draws_from_the_policy_that_an_engine_trained(
 def test_a_critic_trains_inside_its_wrapper(tiny_scalar: TinyCausal) -> None:
     model = TokenScores(tiny_scalar("llama"))
     engine = Engine(model, RATE, STEPS, settings(zero_stage=3, warmup=0))
-    ids = batch(0, 0).ids_BL
+    ids = batch(0, 0).ids_RL
     losses = []
     for step in range(STEPS):
         loss = (engine(ids) - 1).square().mean()

@@ -21,6 +21,7 @@ from transformers import (
 from align.pipeline import memory
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
+from align.policy.attention import use_attention_by_text
 from align.policy.logprobs import TextBatch, response_logprobs, response_values, text_batch
 from align.policy.model import TokenScores, add_lora, freeze
 from align.policy.places import EMBEDDED
@@ -81,9 +82,11 @@ def trained(family: str, config: RunConfig, *, scalar: bool) -> int:
     made: Any = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
     stored = small(family)
     stored.num_labels = 1
-    batch = text_batch([[5] * PROMPT] * ROWS, [[6] * ANSWER] * ROWS, torch.device("cpu"))
+    prompts, answers = [[5] * PROMPT] * ROWS, [[6] * ANSWER] * ROWS
+    batch = text_batch(prompts, answers, torch.device("cpu"), packed=True)
     with measured() as peak:
         model: Any = made.from_config(stored, dtype=torch.float32)
+        use_attention_by_text(model)
         if config.model.lora:
             model = add_lora(model, config.model.lora, seed=0)
         engine = Engine(TokenScores(model) if scalar else model, 1e-3, 2, config.train)
@@ -102,8 +105,8 @@ def _loss(engine: Engine, batch: TextBatch, *, scalar: bool) -> torch.Tensor:
 
 def planned(shape: Shape, config: RunConfig, *, scalar: bool) -> float:
     states, step = memory.training(shape, config, scalar=scalar)
-    copies = memory.POLICY_LOGITS
-    logits = 0.0 if scalar else memory.logits(shape, copies, ROWS * ANSWER, ANSWER)
+    copies = memory.SCORED_LOGITS
+    logits = 0.0 if scalar else memory.logits(shape, copies, ROWS * ANSWER)
     learning = memory.backward(shape, config, TOKENS, logits)
     return sum(states.values()) + max(sum(learning.values()), step)
 

@@ -94,6 +94,7 @@ def trained(tokens: int, **settings: Any) -> Tensor:
         policy=Engine(table, ppo.learning_rate, updates, config.train),
         critic=Engine(Values(), ppo.critic_learning_rate, updates, config.train),
         device=CPU,
+        packed=False,
     )
     reference, generator = Table(), torch.Generator().manual_seed(0)
     credit = advantage.Credit(ppo.gamma, ppo.gae_lambda, ppo.samples_per_prompt)

@@ -16,7 +16,6 @@ from align.pipeline.engine import Engine
 from align.pipeline.groups import Choice, Group, Pair
 from align.pipeline.rm_update import (
     auxiliary_loss,
-    check_packing,
     group_scores,
     groups_loss,
     outcomes_in,
@@ -298,20 +297,3 @@ def test_the_auxiliary_head_learns_beside_the_reward(
     assert float((said[:, 0] > 0).float().mean()) > 0.9
     assert float((said[:, 1] < 0).float().mean()) > 0.9
     assert share_right((scores.view(-1, 2)[:, 0] - scores.view(-1, 2)[:, 1]).tolist()) > 0.9
-
-
-def test_a_model_whose_packed_texts_see_each_other_is_refused(tiny_scalar: TinyModel) -> None:
-    class Leaking:
-        """Scores a text by all that lies in its row before its end."""
-
-        device = torch.device("cpu")
-
-        def __call__(self, ids_BL: Tensor, positions_BL: Tensor | None = None) -> Tensor:
-            return ids_BL.cumsum(dim=1).float()
-
-    groups = [ranking(random_answers(3, seed)) for seed in (1, 2)]
-    with pytest.raises(UserError, match=r"set rm\.packing to false") as caught:
-        check_packing(groups, cast(Engine, Leaking()), settings())
-    assert "\n" not in str(caught.value)
-    check_packing(groups, cast(Engine, Leaking()), settings(packing=False))
-    check_packing(groups, engine_of(tiny_scalar("gpt2"), settings()), settings())

@@ -44,7 +44,7 @@ def test_micro_batches_change_no_number_and_no_order(
 
 def test_one_number_per_text_comes_back_in_order() -> None:
     texts = random_texts(13)
-    found = per_text(lambda batch: batch.ids_BL[:, 0].float(), texts, 30, CPU)
+    found = per_text(lambda batch: batch.ids_RL[:, 0].float(), texts, 30, CPU)
     assert found.tolist() == [prompt[0] for prompt in texts.prompts]
 
 
@@ -52,8 +52,8 @@ def test_a_pass_stays_within_the_budget() -> None:
     sizes = []
 
     def compute(batch: TextBatch) -> Tensor:
-        sizes.append(batch.ids_BL.numel())
-        return batch.ids_BL[:, 0]
+        sizes.append(batch.ids_RL.numel())
+        return batch.ids_RL[:, 0]
 
     per_text(compute, random_texts(40), 60, CPU)
     assert max(sizes) <= 60 and len(sizes) < 20
@@ -66,7 +66,7 @@ def test_tokens_counts_prompts_and_responses() -> None:
 
 def test_picked_rows_keep_their_order() -> None:
     batch = Texts([[1], [2], [3]], [[4], [5], [6, 7]]).pick([2, 0], CPU)
-    assert batch.ids_BL.tolist() == [[3, 6, 7], [1, 4, 0]]
+    assert batch.ids_RL.tolist() == [[3, 6, 7], [1, 4, 0]]
     assert batch.response_lengths_B.tolist() == [2, 1]
 
 

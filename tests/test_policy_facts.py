@@ -122,7 +122,7 @@ def test_fact_08_log_probabilities_are_those_of_the_sampling_temperature(tiny_ca
     model, batch = tiny_causal("llama"), text_batch([[5, 6]], [[7, 8]], CPU)
     with torch.no_grad():
         found, _ = response_logprobs(model, batch, temperature=0.7)
-        logits = model(input_ids=batch.ids_BL).logits[0, 1:3]
+        logits = model(input_ids=batch.ids_RL).logits[0, 1:3]
     expected = (logits / 0.7).log_softmax(-1)[[0, 1], [7, 8]]
     assert torch.allclose(found[0], expected, atol=1e-5)
 
@@ -323,7 +323,7 @@ def test_fact_28_the_ids_that_were_sampled_are_the_ids_that_are_scored(
     sampled = [newline, newline]
     again = tokenizer(tokenizer.decode(sampled), add_special_tokens=False)["input_ids"]
     assert again != sampled
-    assert text_batch([[5]], [sampled], CPU).ids_BL.tolist() == [[5, *sampled]]
+    assert text_batch([[5]], [sampled], CPU).ids_RL.tolist() == [[5, *sampled]]
 
 
 @pytest.mark.usefixtures("one_rank")

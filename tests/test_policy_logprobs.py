@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from align.policy.attention import use_attention_by_text
 from align.policy.logprobs import (
     TextBatch,
-    _align,
     response_logprobs,
     response_values,
     text_batch,
@@ -37,8 +37,8 @@ PROMPTS = [[5, 6, 7], [8, 0, 2, 9, 10, 11], [12], [0, 0]]
 RESPONSES = [[20, 21, 22, 23, 2], [24, 2], [25, 0, 2, 26, 27, 28, 0], [2]]
 
 
-def batch() -> TextBatch:
-    return text_batch(PROMPTS, RESPONSES, CPU)
+def batch(*, packed: bool = False) -> TextBatch:
+    return text_batch(PROMPTS, RESPONSES, CPU, packed=packed)
 
 
 @torch.no_grad()
@@ -65,14 +65,16 @@ def agree(found: Tensor, expected: list[list[float]]) -> bool:
     return found.shape == padded.shape and torch.allclose(found, padded, atol=2e-5)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_and_entropy_equal_a_full_softmax(
-    tiny_causal: TinyCausal, family: str, temperature: float
+    tiny_causal: TinyCausal, family: str, temperature: float, packed: bool
 ) -> None:
     model = tiny_causal(family)
     logprobs, entropies = naive(model, temperature)
-    found, entropy = response_logprobs(model, batch(), temperature, with_entropy=True)
+    given = batch(packed=packed)
+    found, entropy = response_logprobs(model, given, temperature, with_entropy=True)
     assert agree(found, logprobs)
     assert agree(entropy, entropies)
 
@@ -89,8 +91,10 @@ def test_any_padding_of_any_length_changes_nothing(
 ) -> None:
     model, plain = tiny_causal(family), batch()
     lengths = plain.prompt_lengths_B + plain.response_lengths_B
-    real = torch.arange(plain.ids_BL.shape[1]) < lengths[:, None]
-    wide = replace(plain, ids_BL=pad(plain.ids_BL.where(real, pad_id), (0, 6), value=pad_id))
+    length = plain.ids_RL.shape[1]
+    real = torch.arange(length) < lengths[:, None]
+    ids_RL = pad(plain.ids_RL.where(real, pad_id), (0, 6), value=pad_id)
+    wide = replace(plain, ids_RL=ids_RL, starts_B=plain.starts_B // length * (length + 6))
     for one, other in zip(
         response_logprobs(model, plain, 0.7, with_entropy=True),
         response_logprobs(model, wide, 0.7, with_entropy=True),
@@ -99,12 +103,14 @@ def test_any_padding_of_any_length_changes_nothing(
         assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_gradient_reaches_the_weights_and_equals_that_of_single_texts(
-    tiny_causal: TinyCausal,
+    tiny_causal: TinyCausal, family: str, packed: bool
 ) -> None:
-    model = tiny_causal("llama")
+    model = tiny_causal(family)
     weights = [p for p in model.parameters() if p.requires_grad]
-    together = response_logprobs(model, batch(), 0.7)[0].sum()
+    together = response_logprobs(model, batch(packed=packed), 0.7)[0].sum()
     single = torch.zeros(())
     for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
         single = (
@@ -116,27 +122,41 @@ def test_the_gradient_reaches_the_weights_and_equals_that_of_single_texts(
         assert torch.allclose(one, other, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_values_and_gradients_are_those_of_the_plain_formula_bit_by_bit(temperature: float) -> None:
+def test_numbers_and_gradients_are_those_of_the_plain_formula(
+    temperature: float, packed: bool
+) -> None:
+    """Over more positions than are computed at once."""
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(4, 7, 50, generator=generator)
-    expected = logits.clone().requires_grad_()
-    scaled = expected / temperature
-    targets = batch().ids_BL[:, 1:]
-    picked = scaled.gather(-1, targets[..., None]).squeeze(-1)
-    plain = picked - scaled.logsumexp(-1)
-    found = logits.clone().requires_grad_()
+    long = [[*range(3, 90)], [*range(3, 160)]]
+    given = text_batch([[5], [6, 7]], long, CPU, packed=packed)
+    logits_RLV = 3 * torch.randn(*given.ids_RL.shape, 200, generator=generator)
+    plain_RLV = logits_RLV.clone().requires_grad_()
+    scaled_NV = (plain_RLV / temperature).flatten(0, 1)[given.before_N]
+    chosen_N1 = torch.tensor([*long[0], *long[1]])[:, None]
+    plain_N = (scaled_NV.gather(1, chosen_N1) - scaled_NV.logsumexp(1, keepdim=True)).squeeze(1)
+    found_RLV = logits_RLV.clone().requires_grad_()
 
     def model(**asked: Any) -> Any:
-        return SimpleNamespace(logits=found)
+        return SimpleNamespace(logits=found_RLV[:, asked["logits_to_keep"]])
 
-    logprobs, _ = response_logprobs(model, batch(), temperature)
-    assert torch.equal(logprobs, _align(plain, batch(), first=0))
-    slopes = torch.randn(logprobs.shape, generator=generator)
-    logprobs.backward(slopes)
-    _align(plain, batch(), first=0).backward(slopes)
-    assert found.grad is not None and expected.grad is not None
-    assert torch.equal(found.grad, expected.grad)
+    logprobs_BT, _ = response_logprobs(model, given, temperature)
+    mask_BT = given.mask_BT.bool()
+    assert torch.allclose(logprobs_BT[mask_BT], plain_N, atol=1e-5)
+    slopes_N = torch.randn(plain_N.shape, generator=generator)
+    logprobs_BT[mask_BT].backward(slopes_N)
+    plain_N.backward(slopes_N)
+    assert found_RLV.grad is not None and plain_RLV.grad is not None
+    assert torch.allclose(found_RLV.grad, plain_RLV.grad, atol=1e-6)
+
+
+def test_packed_logits_are_computed_for_response_tokens_alone(tiny_causal: TinyCausal) -> None:
+    model: Any = tiny_causal("llama")
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda _, __, out: seen.append(out[..., 0].numel()))
+    response_logprobs(model, batch(packed=True), 1.0)
+    assert seen == [sum(map(len, RESPONSES))]
 
 
 class Largest(TorchDispatchMode):
@@ -157,21 +177,29 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_nothing_as_large_as_the_logits_is_made_but_their_gradient() -> None:
-    logits = torch.randn(4, 7, 50, requires_grad=True)
+def test_nothing_as_large_as_the_logits_is_made_besides_them() -> None:
+    """Not even their gradient, which takes their place."""
+    given = text_batch([[5]], [[*range(300)]], CPU, packed=True)
+    leaf = torch.randn(1, 300, 400, requires_grad=True)
+    logits = leaf * 1
 
     def model(**asked: Any) -> Any:
         return SimpleNamespace(logits=logits)
 
     with Largest(logits.numel()) as seen:
-        logprobs, _ = response_logprobs(model, batch(), 0.7, with_entropy=True)
-        logprobs.sum().backward()
-    assert [name.split(".")[0] for name in seen.made] == ["empty_like"]
+        logprobs, _ = response_logprobs(model, given, 0.7, with_entropy=True)
+        (gradient,) = torch.autograd.grad(logprobs.sum(), logits)
+    assert seen.made == [] and gradient.data_ptr() == logits.data_ptr()
 
 
-def test_a_value_belongs_to_the_state_before_its_token() -> None:
-    # A critic that says "position" shows which position was read.
-    values = response_values(lambda ids: torch.arange(ids.shape[1]).expand(ids.shape), batch())
+def position(ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    """A model of token scores that shows which position was read."""
+    return torch.arange(ids.shape[1]).expand(ids.shape) if positions is None else positions
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_value_belongs_to_the_state_before_its_token(packed: bool) -> None:
+    values = response_values(position, batch(packed=packed))
     expected = [
         [len(prompt) - 1.0 + t for t in range(len(response))]
         for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
@@ -179,8 +207,9 @@ def test_a_value_belongs_to_the_state_before_its_token() -> None:
     assert agree(values, expected)
 
 
-def test_a_score_is_read_at_the_last_real_token_whatever_its_id() -> None:
-    scores = text_scores(lambda ids: torch.arange(ids.shape[1]).expand(ids.shape), batch())
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_score_is_read_at_the_last_real_token_whatever_its_id(packed: bool) -> None:
+    scores = text_scores(position, batch(packed=packed))
     assert scores.tolist() == [
         len(prompt) + len(response) - 1 for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
     ]
@@ -196,9 +225,10 @@ def test_the_mask_is_one_on_response_tokens() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_equal_the_stock_class_when_padding_has_an_id_of_its_own(
-    tiny_config: TinyConfig, family: str
+    tiny_config: TinyConfig, family: str, packed: bool
 ) -> None:
     config = tiny_config(family)
     config.num_labels, config.pad_token_id = 1, 299
@@ -208,4 +238,6 @@ def test_scores_equal_the_stock_class_when_padding_has_an_id_of_its_own(
     width = max(map(len, texts))
     ids = torch.tensor([[*text, *[299] * (width - len(text))] for text in texts])
     expected = stock(input_ids=ids, attention_mask=(ids != 299).long()).logits[:, 0]
-    assert torch.allclose(text_scores(TokenScores(stock), batch()), expected, atol=1e-5)
+    use_attention_by_text(stock)
+    found = text_scores(TokenScores(stock), batch(packed=packed))
+    assert torch.allclose(found, expected, atol=1e-5)

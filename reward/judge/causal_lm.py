@@ -89,8 +89,8 @@ def next_token_logprobs(
     for places in micro_batches(items, max_tokens, ranks=1)[0]:
         batch = text_batch([texts[place] for place in places], [[]] * len(places), model.device)
         # Texts of like length share a batch, so U is small, and 1 for one text in all its orders.
-        positions_U, row_of_B = batch.last_B.unique(return_inverse=True)
-        output = model(input_ids=batch.ids_BL, use_cache=False, logits_to_keep=positions_U)
+        positions_U, row_of_B = (batch.prompt_lengths_B - 1).unique(return_inverse=True)
+        output = model(input_ids=batch.ids_RL, use_cache=False, logits_to_keep=positions_U)
         rows_B = torch.arange(len(places), device=model.device)
         logprobs_BV = output.logits[rows_B, row_of_B].float().log_softmax(dim=-1)
         logprobs_NK[places] = logprobs_BV[:, token_ids].double().cpu().numpy()

@@ -1,6 +1,7 @@
 """`align submit --target kubernetes|skypilot`: what is written, and what is refused."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,39 @@ def test_a_key_that_the_schema_does_not_have_is_found(tmp_path: Path) -> None:
         kubernetes.check({"rayjob.yaml": text})
 
 
+@pytest.mark.parametrize("name", ["7b", "A_long.name-of-more-than-thirty-letters"])
+def test_a_name_is_what_the_operator_takes(name: str, tmp_path: Path) -> None:
+    """A letter first, and six of 53 characters are the operator's own."""
+    config_map, ray_job = manifest(tmp_path, f"name={name}", "cluster.kubernetes.volume_claim=a.b")
+    made = ray_job["metadata"]["name"]
+    assert re.fullmatch("[a-z][-a-z0-9]*[a-z0-9]", made) and len(made) <= 47
+    assert config_map["metadata"]["name"] == made
+
+
+def test_the_operator_makes_the_token_that_guards_the_cluster(tmp_path: Path) -> None:
+    _, ray_job = manifest(tmp_path)
+    assert ray_job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_a_job_that_kubernetes_knows_already_is_not_called_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["cluster.kubernetes.image=align:1", "cluster.kubernetes.volume_claim=runs"]
+    config = load_config("tiny", [*more, f"cluster.shared={tmp_path}"])
+    name = kubernetes.place(config, STAGES, tmp_path / "run").digest
+    kubectl = tmp_path / "kubectl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for word in ("created", "unchanged"):
+        kubectl.write_text(f"#!/bin/sh\necho rayjob.ray.io/align-tiny-{name} {word}\n")
+        kubectl.chmod(0o755)
+        if word == "created":
+            send(config, STAGES, tmp_path / "run", "kubernetes", "auto", dry_run=False)
+        else:
+            with pytest.raises(UserError, match=f"kubectl delete rayjob align-tiny-{name}` first"):
+                send(config, STAGES, tmp_path / "run", "kubernetes", "auto", dry_run=False)
+    assert [path.name for path in (tmp_path / "run" / "jobs").iterdir()] == ["0001"]
+
+
 def task(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     more = ["cluster.skypilot.bucket=s3://runs", "cluster.skypilot.accelerator=H100"]
     config = load_config("tiny", [*more, f"cluster.shared={tmp_path}", *overrides])
@@ -116,7 +150,8 @@ def test_a_task_survives_its_machine(tmp_path: Path) -> None:
     assert made["resources"]["use_spot"] is True
     assert made["resources"]["job_recovery"]["max_restarts_on_errors"] == 3
     assert made["file_mounts"][str(tmp_path)] == {"source": "s3://runs", "mode": "MOUNT"}
-    assert made["file_mounts"]["/tmp/align/config.yaml"] == str(tmp_path / "config.yaml")
+    for name in ("config.yaml", "sent.json"):
+        assert made["file_mounts"][f"/tmp/align/{name}"] == str(tmp_path / name)
 
 
 def test_several_machines_never_touch_the_ray_that_skypilot_runs(tmp_path: Path) -> None:
@@ -127,8 +162,15 @@ def test_several_machines_never_touch_the_ray_that_skypilot_runs(tmp_path: Path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sky") is None, reason="SkyPilot is not installed")
-def test_skypilots_own_parser_takes_the_task(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # SQLAlchemy's, about SkyPilot
+def test_skypilots_own_parser_takes_the_task_and_refuses_what_it_does_not_know(
+    tmp_path: Path,
+) -> None:
     task(tmp_path, *ON_GPUS)
+    with pytest.raises(UserError, match="SkyPilot refuses the task: Invalid task name run-"):
+        task(tmp_path, *ON_GPUS, "name=run-")
+    with pytest.raises(UserError, match="refuses the task: Invalid resources YAML: 'awz/x' does"):
+        task(tmp_path, *ON_GPUS, "cluster.skypilot.infra=awz/x")
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,9 @@ def texts(job: Job, folder: Path) -> dict[str, str]:
 
 
 def _name(job: Job) -> str:
+    # A letter first and 47 characters at most, or the operator refuses it.
     plain = "".join(c if c.isalnum() else "-" for c in job.config.name.lower())
-    return f"{plain[:30].strip('-')}-{job.digest}"
+    return f"align-{plain[:30].strip('-')}-{job.digest}"
 
 
 def _metadata(job: Job) -> dict[str, Any]:
@@ -87,6 +88,8 @@ def _ray_job(job: Job) -> dict[str, Any]:
         "submissionMode": "K8sJobMode",
         "rayClusterSpec": {
             "rayVersion": version("ray"),
+            # The operator makes the token, as a Secret; without it any pod may run code here.
+            "authOptions": {"mode": "token"},
             "headGroupSpec": head,
             "workerGroupSpecs": [workers],
         },
@@ -146,4 +149,9 @@ def submit(job: Job, folder: Path, manifests: dict[str, str]) -> dict[str, str]:
     )
     if done.returncode:
         raise UserError(f"kubectl: {' '.join(done.stderr.split())}")
+    if f"rayjob.ray.io/{_name(job)} unchanged" in done.stdout:
+        raise UserError(
+            f"this very RayJob is there already: `kubectl get rayjob {_name(job)}` tells how it "
+            f"goes; to run it once more, `kubectl delete rayjob {_name(job)}` first"
+        )
     return {job.stage: _name(job)}

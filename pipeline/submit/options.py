@@ -82,7 +82,7 @@ class SkyPilotOptions(Section):
     """Cloud, region or Kubernetes context, such as `aws/us-east-1`; the cheapest, if not given."""
     use_spot: bool = True
     """Machines that may be taken away, for a third of the price."""
-    bucket: str | None = None
+    bucket: str | None = Field(default=None, pattern=r"^[a-z0-9]+://.")
     """Storage such as `s3://runs`, mounted as `cluster.shared`."""
     setup: tuple[str, ...] = ("pip install align-rlhf",)
     """Shell lines that prepare a fresh machine."""

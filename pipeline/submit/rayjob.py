@@ -1,8 +1,10 @@
 """The part of KubeRay's RayJob (ray.io/v1) that align writes, as a schema.
 
-The names and types are those of the operator's CRD; a key that is not here is an error, since
-Kubernetes would drop it without a word. (KubeRay: ray-operator/apis/ray/v1/rayjob_types.go and
-raycluster_types.go; pods: the core/v1 API of Kubernetes.)
+The CRD itself is 1.4 MB, of which align writes thirty keys. Their names and types are written here
+after it; a key that is not here is an error, since Kubernetes would drop it without a word. What the
+operator refuses later, though the CRD allows it, is refused here too. (KubeRay 1.5:
+ray-operator/config/crd/bases/ray.io_rayjobs.yaml, controllers/ray/utils/validation.go; names:
+https://kubernetes.io/docs/concepts/overview/working-with-objects/names/)
 """
 
 from typing import Annotated, Literal
@@ -11,15 +13,21 @@ from pydantic import Field, StringConstraints
 
 from align.data.config import Section
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$")]
-"""KubeRay appends to a job's name what fills the 63 letters that Kubernetes allows."""
+JobName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,45}[a-z0-9])?$")]
+"""KubeRay makes names of services from it: a letter first, and room for what is appended."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""A label of a domain name."""
+LongName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
+]
+"""A whole domain name."""
 Quantity = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?(m|Mi|Gi|Ti)?$")]
 
 
 class Metadata(Section):
     """What an object is called."""
 
-    name: Name
+    name: JobName
     namespace: Name
     labels: dict[str, str]
 
@@ -50,13 +58,13 @@ class Container(Section):
 class Claim(Section):
     """Storage that outlives the pod."""
 
-    claimName: Name
+    claimName: LongName
 
 
 class FromConfigMap(Section):
     """Files out of a ConfigMap."""
 
-    name: Name
+    name: LongName
 
 
 class EmptyDir(Section):
@@ -104,10 +112,17 @@ class WorkerGroup(HeadGroup):
     maxReplicas: int = Field(ge=0)
 
 
+class Auth(Section):
+    """Who may talk to the cluster."""
+
+    mode: Literal["token", "disabled"]
+
+
 class RayCluster(Section):
     """The Ray cluster of the job."""
 
     rayVersion: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+    authOptions: Auth
     headGroupSpec: HeadGroup
     workerGroupSpecs: tuple[WorkerGroup, ...]
 

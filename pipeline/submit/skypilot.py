@@ -8,6 +8,7 @@ beside it and ends what it started.
 
 import importlib
 import importlib.util
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,9 +20,11 @@ from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.submit.job import ENTRY, Job, shell
 from align.pipeline.submit.needs import check_run_dir, local_needs, refuse, with_address
+from align.pipeline.submit.package import wanted
 
-TASK = "task.yaml"
-CONFIG = "/tmp/align/config.yaml"
+TASK, SENT = "task.yaml", "sent.json"
+FOLDER = "/tmp/align"
+CONFIG = f"{FOLDER}/config.yaml"
 RETRIES = 3
 
 SEVERAL = """\
@@ -62,7 +65,7 @@ def place(config: RunConfig, stages: tuple[str, ...], run_dir: Path) -> Job:
 
 
 def texts(job: Job, folder: Path) -> dict[str, str]:
-    """The task."""
+    """The task, and what the machines compare their align with."""
     cluster, options = job.config.cluster, job.config.cluster.skypilot
     resources: dict[str, Any] = {
         "use_spot": options.use_spot,
@@ -79,11 +82,15 @@ def texts(job: Job, folder: Path) -> dict[str, str]:
         "file_mounts": {
             str(cluster.shared): {"source": options.bucket, "mode": "MOUNT"},
             CONFIG: str(folder / "config.yaml"),
+            f"{FOLDER}/{SENT}": str(folder / SENT),
         },
         "setup": "\n".join(options.setup),
         "run": _run(job),
     }
-    return {TASK: yaml.safe_dump(task, sort_keys=False)}
+    return {
+        TASK: yaml.safe_dump(task, sort_keys=False),
+        SENT: json.dumps(wanted(), indent=2) + "\n",
+    }
 
 
 def _run(job: Job) -> str:
@@ -101,9 +108,11 @@ def check(tasks: dict[str, str]) -> None:
         return
     task: Any = importlib.import_module("sky").Task
     try:
-        task.from_yaml_config(yaml.safe_load(tasks[TASK]))
+        # What it validates beyond the name needs the clouds' catalogues, from the network.
+        task.from_yaml_config(yaml.safe_load(tasks[TASK])).validate_name()
     except ValueError as error:
-        raise UserError(f"SkyPilot refuses the task: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"SkyPilot refuses the task: {reason}") from None
 
 
 def submit(job: Job, folder: Path, tasks: dict[str, str]) -> dict[str, str]:

@@ -75,10 +75,15 @@ def ray_session(cluster: ClusterConfig, *, dashboard: bool) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 log_to_driver=True,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones where its processes come up too slowly
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if address is None:
+            raise UserError(
+                f"Ray does not start on this machine ({reason}): give the same command again, when "
+                "the machine is less busy"
+            ) from error
         raise UserError(
-            f"no Ray cluster at cluster.address: {cluster.address} "
-            f"({str(error).strip().splitlines()[0]})"
+            f"no Ray cluster at cluster.address: {cluster.address} ({reason})"
         ) from error
     try:
         with ray_health.watched():

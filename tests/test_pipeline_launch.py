@@ -6,7 +6,9 @@ import warnings
 
 import pytest
 
-from align.pipeline.launch import silence_deprecations
+from align.data.errors import UserError
+from align.pipeline.config import ClusterConfig
+from align.pipeline.launch import ray_session, silence_deprecations
 
 WITHOUT_NETWORK = """
 from align.data.errors import UserError
@@ -46,3 +48,30 @@ def test_no_free_port_is_one_line_before_ray_waits_for_one() -> None:
     )
     assert done.stdout.startswith("Ray needs a free port of 127.0.0.1"), done.stderr
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("local", r"Ray does not start on this machine \(The current node timed out .*overloaded"),
+        ("auto", r"no Ray cluster at cluster.address: auto \(The current node timed out"),
+    ],
+)
+def test_a_machine_too_busy_for_ray_is_one_line(
+    address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray gives its processes half a minute, and then raises a plain Exception."""
+
+    def too_slow(**_: object) -> None:
+        raise Exception(
+            "The current node timed out during startup. This could happen because some of the "
+            "raylet failed to startup or the GCS has become overloaded."
+        )
+
+    monkeypatch.setattr("ray.init", too_slow)
+    with (
+        pytest.raises(UserError, match=complaint) as caught,
+        ray_session(ClusterConfig(address=address), dashboard=False),
+    ):
+        pass
+    assert "\n" not in str(caught.value)

@@ -122,14 +122,14 @@ def run(
     from align.pipeline.inputs import check_inputs
 
     settings, stages, directory = _run_of(config, overrides, stage, run_dir)
-    resume_point = _resume_point(resume, directory)
+    point = _resume_point(resume, directory)
     check_inputs(settings, stages)
     if dry_run:
         print(describe(settings, stages, directory), end="")
         return 0
     from align.pipeline.run import run_stages
 
-    return run_stages(settings, stages, directory, resume_point)
+    return run_stages(settings, stages, directory, point)
 
 
 def _run_of(
@@ -145,21 +145,11 @@ def _run_of(
 
 
 def _resume_point(resume: str, run_dir: Path) -> str:
-    """`auto`, `never`, or the absolute path of a checkpoint to go back to."""
     if resume in ("auto", "never"):
         return resume
-    from align.pipeline.run_directory import RunDirectory
+    from align.pipeline.run_directory import RunDirectory, resume_point  # brings pyarrow
 
-    point, directory = str(Path(resume).absolute()), RunDirectory(run_dir)
-    if point == directory.gone_back_to():
-        print(
-            f"  --resume {resume}: done before, so the newest checkpoint it is; delete "
-            f"{directory.resumed} to go back once more"
-        )
-        return "auto"
-    if not (Path(resume) / "MANIFEST.json").is_file():
-        raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
-    return point
+    return resume_point(resume, RunDirectory(run_dir))
 
 
 @app.command()
@@ -180,7 +170,7 @@ def submit(
     from align.pipeline.submit.send import send
 
     settings, stages, directory = _run_of(config, overrides, stage, run_dir)
-    send(settings, stages, directory, target, _resume_point(resume, directory), dry_run=dry_run)
+    send(settings, stages, directory, target, resume, dry_run=dry_run)
 
 
 @app.command()

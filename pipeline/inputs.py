@@ -80,4 +80,10 @@ def named_paths(config: RunConfig, stages: tuple[str, ...]) -> Iterator[tuple[st
         for number, part in enumerate(config.reward.mix):
             found += [(f"reward.mix.{number}.models", path) for path in part.models]
             found.append((f"reward.mix.{number}.file", part.file))
+            texts = {"rubric": part.rubric, "judge": None if part.url else part.judge}
+            found += [
+                (f"reward.mix.{number}.{name}", Path(text))
+                for name, text in texts.items()
+                if text and Path(text).is_absolute()  # else what ships, or the id of a model
+            ]
     return ((key, path) for key, path in found if path is not None)

@@ -94,6 +94,22 @@ class RunDirectory:
         return self.final(stage)
 
 
+def resume_point(resume: str, directory: RunDirectory) -> str:
+    """`auto`, `never`, or the absolute path of a checkpoint to go back to. Raises UserError."""
+    if resume in ("auto", "never"):
+        return resume
+    point = str(Path(resume).absolute())
+    if point == directory.gone_back_to():
+        print(
+            f"  --resume {resume}: done before, so the newest checkpoint it is; delete "
+            f"{directory.resumed} to go back once more"
+        )
+        return "auto"
+    if not (Path(resume) / "MANIFEST.json").is_file():
+        raise UserError(f"--resume {resume}: no such checkpoint; give auto, never or its folder")
+    return point
+
+
 @contextmanager
 def locked(directory: RunDirectory) -> Iterator[None]:
     """Hold the run directory for this process, or name who does."""

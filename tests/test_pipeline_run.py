@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from align.data.errors import UserError
-from align.pipeline.cli import _resume_point
 from align.pipeline.config import RunConfig
 from align.pipeline.loading import load_config
 from align.pipeline.manifest import Manifest, step_of
 from align.pipeline.run import _claim
-from align.pipeline.run_directory import RunDirectory
+from align.pipeline.run_directory import RunDirectory, resume_point
 
 
 def config(**sections: object) -> RunConfig:
@@ -76,7 +75,7 @@ def test_a_scheduler_that_repeats_resume_path_goes_back_once(
     old, new = (directory.stage("rm") / "checkpoints" / f"step-0000000{n}" for n in (1, 2))
 
     def command(path: Path) -> str:
-        point = _resume_point(str(path), tmp_path)
+        point = resume_point(str(path), directory)
         _claim(directory, config(), point)
         return point
 

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from align.data.errors import UserError
 from align.pipeline.config import STAGES, RunConfig
 from align.pipeline.loading import load_config
-from align.pipeline.submit import entry, jobs, package, ray_jobs
+from align.pipeline.submit import entry, jobs, package, ray_client, ray_jobs
 from align.pipeline.submit.record import latest
 from align.pipeline.submit.send import send
 
@@ -28,7 +29,8 @@ RAY = str(Path(sys.executable).with_name("ray"))
 def tiny(shared: Path, *overrides: str) -> RunConfig:
     """SFT of fifteen steps, each with its checkpoint, on a cluster with this very Python."""
     more = [f"cluster.shared={shared}", f"cluster.ray.python={sys.executable}"]
-    return load_config("tiny", ["sft.epochs=3", "train.save_every=1", *more, *overrides])
+    more += ["sft.epochs=3", "train.save_every=1", "train.keep_last=20"]
+    return load_config("tiny", [*more, *overrides])
 
 
 def text_file(path: Path, mib: float) -> Path:
@@ -148,13 +150,16 @@ def test_the_entry_point_starts_the_run_again_while_it_says_so(
         f"path = pathlib.Path({str(counter)!r})\n"
         "done = len(path.read_text()) if path.exists() else 0\n"
         "path.write_text('x' * (done + 1))\n"
+        f"pathlib.Path({str(counter)!r} + str(done)).write_text(sys.argv[-1])\n"
         "sys.exit(75 if done < 2 else 3)"
     )
     monkeypatch.setattr(entry, "COMMAND", program)
     earlier = signal.getsignal(signal.SIGTERM)
-    assert entry.run(str(tmp_path / "config.yaml"), "sft", str(tmp_path / "run")) == 3
+    assert entry.run(str(tmp_path / "config.yaml"), "sft", str(tmp_path / "run"), "never") == 3
     signal.signal(signal.SIGTERM, earlier)
     assert counter.read_text() == "xxx"
+    # Or it would refuse what it has just made.
+    assert [(tmp_path / f"count{n}").read_text() for n in range(3)] == ["never", "auto", "auto"]
 
 
 def test_results_come_back_through_the_log(
@@ -220,11 +225,13 @@ def test_a_job_is_followed_stopped_submitted_again_and_ends_as_if_it_never_was(
     assert jobs.stop(run, minutes=5) == {"sft": "stopped"}
     assert "stopped after a checkpoint" in "".join(jobs.logs(run, follow=False))
 
-    send(config, ("sft",), run, "ray", "auto", dry_run=False)
+    earlier = run / "sft" / "checkpoints" / "step-00000001"
+    send(config, ("sft",), run, "ray", str(earlier), dry_run=False)
     assert latest(run)[1].ids["sft"] == first.removesuffix("1") + "2"
-    printed = "".join(jobs.logs(run, follow=True))
+    printed = followed(run)
     assert jobs.states(run) == {"sft": "done"}, printed
-    assert "going on after step" in printed
+    assert "going on after step 1:" in printed
+    assert printed == "".join(jobs.logs(run, follow=False))
     assert [line.split()[3] for line in jobs.list_jobs(run)] == ["stopped", "done"]
 
     plain = tmp_path / "plain"
@@ -238,6 +245,26 @@ def test_a_job_is_followed_stopped_submitted_again_and_ends_as_if_it_never_was(
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
     told = [printed, *(p.read_text("utf-8") for p in (run / "jobs").rglob("*") if p.is_file())]
     assert not any(token in text for text in told)
+
+
+def followed(run: Path) -> str:
+    """All that a job prints until it ends, over a connection that drops once; nothing is asked for
+    as a whole."""
+    tail, drops = ray_jobs._tail, [1]
+
+    def interrupted(client: Any, name: str) -> Iterator[str]:
+        for text in tail(client, name):
+            yield text
+            if drops and drops.pop():
+                raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+
+    def refused(*_: object) -> str:
+        raise AssertionError("the log was fetched whole")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_jobs, "_tail", interrupted)
+        patch.setattr(ray_jobs, "log", refused)
+        return "".join(jobs.logs(run, follow=True))
 
 
 def wait_for_steps(run: Path, steps: int) -> None:
@@ -278,6 +305,6 @@ def test_results_that_this_machine_does_not_see_are_packed_by_a_job(
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     text_file(elsewhere / "report.html", 0.01)
     config = tiny(tmp_path, f"cluster.ray.address={address}")
-    with ray_jobs.asking(address) as client:
+    with ray_client.asking(address) as client:
         ray_jobs.fetch_printed(client, config.cluster.ray, str(elsewhere), run)
     assert (run / "report.html").read_bytes() == (elsewhere / "report.html").read_bytes()

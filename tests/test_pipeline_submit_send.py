@@ -1,5 +1,6 @@
 """`align submit`: what holds for every target."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from align.pipeline.submit.job import Job
 from align.pipeline.submit.record import latest, next_folder, record, submissions
 from align.pipeline.submit.send import send
 from align.pipeline.submit.targets import MODULES
+
+Finished = Callable[..., str]
 
 
 def config(shared: Path, *overrides: str) -> RunConfig:
@@ -50,6 +53,41 @@ def test_a_dry_run_leaves_nothing_behind(target: str, tmp_path: Path, no_tools: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("target", ["ray", "slurm"])
+def test_the_flags_of_run_travel(
+    target: str, tmp_path: Path, no_tools: None, finished: Finished
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--config", "tiny", "--stage", "sft", "--run-dir", str(run), "--resume", "never"]
+    flags += ["--set", "seed=7", "--set", f"cluster.shared={tmp_path}"]
+    printed = finished("submit", "--target", target, "--dry-run", *flags)
+    assert "\nseed: 7\n" in printed
+    assert f"--stage sft --run-dir {run}" in printed or f"config.yaml sft {run}" in printed
+    final = RunDirectory(run).final("sft")
+    final.mkdir(parents=True)
+    (final / "config.json").touch()
+    for resume, complaint in (
+        ("never", f"{run} holds a run: choose another --run-dir, or drop --resume"),
+        (f"{run}/sft/checkpoints/step-1", "no such checkpoint; give auto, never or its folder"),
+    ):
+        told = finished(
+            *["submit", "--target", target, "--dry-run", *flags, "--resume", resume], code=2
+        )
+        assert complaint in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("resume", ["never", "/mnt/nowhere/run/sft/checkpoints/step-00000002"])
+def test_a_run_that_only_the_cluster_sees_is_resumed_there(
+    resume: str, no_tools: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = Path("/mnt/nowhere")
+    send(config(far), STAGES, far / "run", "ray", resume, dry_run=True)
+    assert f"config.yaml all {far}/run {resume}" in capsys.readouterr().out
+    for target in ("slurm", "kubernetes", "skypilot"):
+        with pytest.raises(UserError, match=f"--resume {resume}: this machine does not see {far}"):
+            send(config(far), STAGES, far / "run", target, resume, dry_run=True)
+
+
 @pytest.mark.parametrize("target", MODULES)
 def test_too_few_gpus_are_found_before_anything_is_sent(target: str, tmp_path: Path) -> None:
     few = ["cluster.gpus_per_node=2", "train.ranks=4"]
@@ -61,6 +99,17 @@ def test_an_input_that_is_nowhere_is_one_line(tmp_path: Path) -> None:
     missing = config(tmp_path, "sft.model=/nowhere")
     with pytest.raises(UserError, match=r"sft.model: /nowhere does not exist"):
         send(missing, STAGES, tmp_path / "run", "slurm", "auto", dry_run=True)
+
+
+def test_rubrics_and_judges_of_the_reward_are_inputs_too(tmp_path: Path, no_tools: None) -> None:
+    rubric, judge = tmp_path / "mine.yaml", tmp_path / "judge"
+    mix = f"reward.mix=[{{kind: judge, rubric: {rubric}, judge: {judge}}}]"
+    with pytest.raises(UserError) as caught:
+        send(config(tmp_path, mix), STAGES, tmp_path / "run", "slurm", "auto", dry_run=True)
+    assert [line.partition(" ")[0] for line in str(caught.value).splitlines()] == [
+        "reward.mix.0.rubric:",
+        "reward.mix.0.judge:",
+    ]
 
 
 def test_what_lies_in_a_shared_folder_is_looked_for_where_that_is_in_sight(

@@ -9,7 +9,7 @@ import pytest
 from align.data.errors import UserError
 from align.pipeline.config import STAGES
 from align.pipeline.loading import load_config
-from align.pipeline.submit import slurm
+from align.pipeline.submit import jobs, slurm
 from align.pipeline.submit.record import latest, next_folder, record
 
 
@@ -85,6 +85,64 @@ def test_what_the_nodes_cannot_see_is_refused_by_name(
     config = load_config("tiny", [f"cluster.shared={tmp_path}", *overrides])
     with pytest.raises(UserError, match=complaint):
         slurm.place(config, STAGES, tmp_path / run_dir)
+
+
+def command(folder: Path, name: str, script: str) -> None:
+    """In place of one of Slurm's, to have it say what it seldom says."""
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_log_is_followed_from_where_it_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0)
+    command(tmp_path, "scontrol", "echo JobId=1 JobState=RUNNING")
+    config = load_config("tiny", [f"cluster.shared={tmp_path}"])
+    folder = next_folder(tmp_path)
+    folder.mkdir(parents=True)
+    record(folder, target="slurm", ids={"all": "1"}, job=slurm.place(config, STAGES, tmp_path))
+    printed = jobs.logs(tmp_path, follow=True)
+    log = folder / "all.log"
+    log.write_bytes("step 1, caf\u00e9".encode()[:-1])  # a letter half written
+    assert next(printed) == "step 1, caf"
+    log.write_bytes(b"-" * 12 + "\u00e9 and more".encode()[1:])  # what was read is not read again
+    assert next(printed) == "\u00e9 and more"
+    (folder / "all.exit").write_text("0")
+    assert list(printed) == [""]
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("Could not establish a configuration source", "Slurm's controller does not answer: give"),
+        (
+            "Unable to contact slurm controller (connect failure)",
+            "or name the configuration",
+        ),
+        ("Invalid account\nBatch job submission failed", "Slurm: Invalid account Batch job"),
+    ],
+)
+def test_what_slurm_says_is_one_line(
+    said: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    command(tmp_path, "sbatch", f"echo '{said}' >&2; exit 1")
+    with pytest.raises(UserError, match=complaint) as caught:
+        slurm.check({"all.sh": ""})
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_chain_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("tiny", [f"cluster.shared={tmp_path}", "cluster.slurm.chain=true"])
+    job = slurm.place(config, STAGES, tmp_path / "run")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    command(tmp_path, "sbatch", 'case "$*" in *afterok*) echo full >&2; exit 1;; esac; echo 41')
+    command(tmp_path, "scancel", f'echo "$@" > {tmp_path}/cancelled')
+    with pytest.raises(UserError, match="Slurm: full"):
+        slurm.submit(job, tmp_path, slurm.texts(job, tmp_path))
+    assert (tmp_path / "cancelled").read_text() == "41\n"
 
 
 def test_without_slurm_the_command_says_where_to_give_it(

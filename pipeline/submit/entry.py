@@ -1,6 +1,6 @@
 """What a submitted job runs on the cluster: `align run`, again and again until it is done.
 
-    python -m align.pipeline.submit.entry run CONFIG STAGE RUN_DIR
+    python -m align.pipeline.submit.entry run CONFIG STAGE RUN_DIR [RESUME]
     python -m align.pipeline.submit.entry pack RUN_DIR
 
 The first checks that the cluster can run what was sent, and exits as `align run` does. The second
@@ -30,8 +30,9 @@ FIX = "install them there, or name the right interpreter as cluster.ray.python"
 COMMAND = "from align.pipeline.cli import main; main()"
 
 
-def run(config: str, stage: str, run_dir: str) -> int:
-    """Bring what was sent, then start the run until its exit code is not 75."""
+def run(config: str, stage: str, run_dir: str, resume: str = "auto") -> int:
+    """Bring what was sent, then start the run until its exit code is not 75; only the first start
+    goes back to a checkpoint, or refuses a used run directory."""
     sent = Path(config).with_name("sent.json")
     if sent.exists():
         problems = mismatches(json.loads(sent.read_text(encoding="utf-8")))
@@ -49,9 +50,11 @@ def run(config: str, stage: str, run_dir: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     arguments = ["run", "--config", config, "--stage", stage, "--run-dir", run_dir]
     while True:
-        code = subprocess.run([sys.executable, "-c", COMMAND, *arguments], check=False).returncode
+        command = [sys.executable, "-c", COMMAND, *arguments, "--resume", resume]
+        code = subprocess.run(command, check=False).returncode
         if code != AGAIN or stopped:
             return code if code >= 0 else 128 - code
+        resume = "auto"
 
 
 def mismatches(sent: dict[str, Any]) -> list[str]:

@@ -29,6 +29,8 @@ class Job:
     run_dir: Path
     uploads: tuple[tuple[Path, Path], ...] = ()
     """A file or folder of this machine, and where it lies in what travels with the job."""
+    resume: str = "auto"
+    """As `--resume` takes it, for the first start, where only the cluster sees the run."""
 
     @property
     def stage(self) -> str:

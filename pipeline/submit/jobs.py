@@ -15,10 +15,7 @@ from types import ModuleType
 
 from align.data.errors import UserError
 from align.pipeline.submit.record import Submission, latest, submissions
-from align.pipeline.submit.targets import target_of
-
-LIVE = ("queued", "running")
-POLL_SECONDS = 2
+from align.pipeline.submit.targets import LIVE, POLL_SECONDS, target_of
 
 
 def list_jobs(run_dir: Path) -> Iterator[str]:
@@ -42,16 +39,10 @@ def logs(run_dir: Path, *, follow: bool) -> Iterator[str]:
     """What the jobs of the latest submission have printed; with `follow` until they end."""
     folder, submission, target = _latest(run_dir)
     for stage in submission.ids:
-        printed = 0
-        while True:
-            # The state first: what a job prints as it ends is then still read.
-            state = target.state(folder, submission, stage)
-            text = target.log(folder, submission, stage)
-            yield text[printed:]
-            printed = len(text)
-            if not follow or state not in LIVE:
-                break
-            time.sleep(POLL_SECONDS)
+        if follow:
+            yield from target.follow(folder, submission, stage)
+        else:
+            yield target.log(folder, submission, stage)
 
 
 def stop(run_dir: Path, minutes: float) -> dict[str, str]:

@@ -3,16 +3,14 @@
 The code travels with the job (pipeline/submit/package.py), and the entry point runs until the work
 is done (pipeline/submit/entry.py). The submission id is the digest of what is run and the number
 of the attempt, since Ray refuses an id that it knows: a repeated submit attaches to the live job.
-The token that guards a cluster goes into the request's header and nowhere else.
 """
 
+import asyncio
 import json
-import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,10 @@ from align.pipeline.submit import entry, package
 from align.pipeline.submit.job import ENTRY, Job, shell
 from align.pipeline.submit.needs import finished_stages, local_needs, relocated, with_address
 from align.pipeline.submit.options import RayOptions
+from align.pipeline.submit.ray_client import asking
 from align.pipeline.submit.record import Submission
 from align.pipeline.submit.results import copy_results
+from align.pipeline.submit.targets import LIVE, POLL_SECONDS
 
 STATES = {
     "PENDING": "queued",
@@ -66,6 +66,7 @@ def texts(job: Job, folder: Path) -> dict[str, str]:
 def _request(job: Job) -> dict[str, Any]:
     ray, cluster = job.config.cluster.ray, job.config.cluster
     arguments = ["run", "config.yaml", job.stage, str(job.run_dir)]
+    arguments += [] if job.resume == "auto" else [job.resume]
     return {
         "submission_id": f"{job.config.name}-{job.digest}",
         "entrypoint": shell([ray.python, *ENTRY, *arguments]),
@@ -141,6 +142,37 @@ def log(folder: Path, submission: Submission, stage: str) -> str:
         return str(client.get_job_logs(submission.ids[stage]))
 
 
+def follow(folder: Path, submission: Submission, stage: str) -> Iterator[str]:
+    """What the job prints, as it prints it, until it ends. A connection that drops is made again,
+    and goes on where the last one was."""
+    from aiohttp import ClientError
+
+    printed, live = 0, True
+    while live:
+        live, seen = state(folder, submission, stage) in LIVE, 0
+        with asking(_options(folder).address) as client, suppress(ClientError, RuntimeError):
+            for text in _tail(client, submission.ids[stage]):
+                seen += len(text)
+                if seen > printed:
+                    yield text[printed - seen :]
+                    printed = seen
+            live = state(folder, submission, stage) in LIVE
+        if live:
+            time.sleep(POLL_SECONDS)
+
+
+def _tail(client: Any, name: str) -> Iterator[str]:
+    """The log from its beginning, and then what is added, until the job or the connection ends."""
+    lines = client.tail_job_logs(name)
+
+    async def next_lines() -> str | None:
+        return await anext(lines, None)
+
+    with asyncio.Runner() as runner:
+        while (text := runner.run(next_lines())) is not None:
+            yield str(text)
+
+
 def request_stop(folder: Path, submission: Submission) -> None:
     """The signal makes the run set the flag that its ranks look at once a step; Ray waits for the
     checkpoint, `cluster.ray.stop_minutes` long, before it kills."""
@@ -185,48 +217,3 @@ def fetch_printed(client: Any, ray: RayOptions, run_dir: str, destination: Path)
 
 def _options(folder: Path) -> RayOptions:
     return load_config(folder / "config.yaml").cluster.ray
-
-
-@contextmanager
-def asking(address: str) -> Iterator[Any]:
-    """A client, and its complaints as one line each."""
-    # Ray's client takes a second to import, so only those who ask have it.
-    import requests
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    # It tells of every upload.
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
-    token = find_token()
-    try:
-        yield JobSubmissionClient(
-            address, headers={"Authorization": f"Bearer {token}"} if token else None
-        )
-    except AuthenticationError as error:
-        missing = token is None or "required" in str(error)
-        raise UserError(_explained(address, missing=missing)) from None
-    except RuntimeError as error:
-        raise UserError(f"Ray at {address}: {' '.join(str(error).split())[:300]}") from None
-    except (ConnectionError, requests.exceptions.RequestException, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"cluster.ray.address: no Ray dashboard at {address} ({reason}); give the address that "
-            "`ray start --head` printed"
-        ) from None
-
-
-def find_token() -> str | None:
-    """The token of a guarded cluster, from where Ray itself looks for it."""
-    given = os.environ.get("RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    if given:
-        return given
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def _explained(address: str, *, missing: bool) -> str:
-    where = "copy ~/.ray/auth_token from its head node to ~/.ray here, or set RAY_AUTH_TOKEN_PATH"
-    if missing:
-        return f"the cluster at {address} asks for a token (RAY_AUTH_MODE=token): {where}"
-    return f"the cluster at {address} has another token than the one found here: {where}"

@@ -1,8 +1,8 @@
 """The part of KubeRay's RayJob (ray.io/v1) that align writes, as a schema.
 
 The CRD itself is 1.4 MB, of which align writes thirty keys. Their names and types are written here
-after it; a key that is not here is an error, since Kubernetes would drop it without a word. What the
-operator refuses later, though the CRD allows it, is refused here too. (KubeRay 1.5:
+after it; a key that is not here is an error, since Kubernetes would drop it without a word. What
+the operator refuses later, though the CRD allows it, is refused here too. (KubeRay 1.5:
 ray-operator/config/crd/bases/ray.io_rayjobs.yaml, controllers/ray/utils/validation.go; names:
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/)
 """

@@ -1,24 +1,21 @@
-"""Slurm: a batch script that runs until the work is done, and the commands that ask about it.
+"""Slurm: the commands that queue a job and ask about it. Its script: submit/slurm_script.py."""
 
-Slurm starts a job again by itself when it is preempted or a node fails (`--requeue`), and not when
-its time is up: the script asks for a signal before that, lets the run save, and queues itself again
-on exit code 75. On several machines `ray symmetric-run` starts Ray on each, waits until all are
-there, and runs the command on the first.
-"""
-
+import codecs
 import shutil
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from align.data.errors import UserError
 from align.pipeline.config import RunConfig
 from align.pipeline.run_directory import RunDirectory
-from align.pipeline.submit.job import COMMAND, Job, run_arguments, shell
+from align.pipeline.submit.job import Job
 from align.pipeline.submit.needs import check_run_dir, local_needs, refuse, with_address
 from align.pipeline.submit.record import Submission
 from align.pipeline.submit.results import copy_results
+from align.pipeline.submit.slurm_script import exit_file, log_file, script
+from align.pipeline.submit.targets import LIVE, POLL_SECONDS
 
 STATES = {
     "PENDING": "queued",
@@ -35,51 +32,13 @@ STATES = {
 }
 """Slurm's word -> ours; any other is a failure."""
 
+NOBODY_ANSWERS = ("configuration source", "Unable to contact slurm controller")
+
 NO_SUCH_MACHINES = (
     "node configuration is not available",
     "Node count specification invalid",
     "generic resource",  # GPUs, where no node has one
 )
-
-SCRIPT = """#!/bin/bash
-{options}
-# Made by `align submit`; {submission} has what was sent with it.
-
-run_dir={run_dir}
-jobs="$run_dir/jobs"
-ended={ended}
-ending=
-rm -f "$jobs/pause" "$ended"
-# Near the time limit and at a preemption the run ends its step and saves.
-trap 'touch "$jobs/pause"' USR1
-trap 'touch "$jobs/pause"; ending=yes' TERM
-{setup}
-{command} &
-run=$!
-# A signal ends `wait`, and the run goes on.
-while kill -0 "$run" 2> /dev/null; do wait "$run"; done
-wait "$run"
-code=$?
-rm -f "$jobs/pause"
-if [ -z "$ending" ]; then
-    if [ "$code" -eq 75 ] && [ ! -e "$jobs/stop" ]; then
-        scontrol requeue "$SLURM_JOB_ID"
-        exit 75
-    fi
-    rm -f "$jobs/stop"
-    echo "$code" > "$ended"
-fi
-exit "$code"  # a job that Slurm itself ends is queued again, or cancelled
-"""
-
-SEVERAL = """export PATH={folder}:"$PATH"  # where symmetric-run looks for ray
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
-# The token that guards Ray is made here once, and stays in the home directory that nodes share.
-# Without the mode a node does not show it while it waits for the head.
-export RAY_AUTH_MODE=token
-ray get-auth-token --generate > /dev/null
-srun ray symmetric-run --address "$head:{port}" --min-nodes {nodes} -- {command}"""
 
 
 def place(config: RunConfig, stages: tuple[str, ...], run_dir: Path) -> Job:
@@ -94,64 +53,7 @@ def place(config: RunConfig, stages: tuple[str, ...], run_dir: Path) -> Job:
 def texts(job: Job, folder: Path) -> dict[str, str]:
     """File -> the script of a job, in the order in which they run."""
     stages = job.stages if job.config.cluster.slurm.chain else (job.stage,)
-    return {f"{stage}.sh": _script(job, stage, folder) for stage in stages}
-
-
-def _script(job: Job, stage: str, folder: Path) -> str:
-    setup = "\n".join(job.config.cluster.slurm.setup)
-    return SCRIPT.format(
-        options="\n".join(f"#SBATCH --{option}" for option in _options(job, stage, folder)),
-        submission=folder / "submission.json",
-        run_dir=shell([str(job.run_dir)]),
-        ended=shell([str(_ended(folder, stage))]),
-        setup=f"\n{setup}\n" if setup else "",
-        command=_command(job, stage, folder),
-    )
-
-
-def _options(job: Job, stage: str, folder: Path) -> Iterator[str]:
-    cluster, slurm = job.config.cluster, job.config.cluster.slurm
-    yield f"job-name={job.config.name}-{stage}"
-    named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
-    for name, value in {**named, "constraint": slurm.constraint}.items():
-        if value is not None:
-            yield f"{name}={value}"
-    yield f"nodes={cluster.nodes}"
-    yield "ntasks-per-node=1"
-    if cluster.nodes > 1:
-        yield "exclusive"  # at its end symmetric-run stops all of Ray on its machine
-    if slurm.cpus_per_node:
-        yield f"cpus-per-task={slurm.cpus_per_node}"
-    if cluster.gpus_per_node:
-        yield f"gpus-per-node={cluster.gpus_per_node}"
-    yield f"time={slurm.time_limit}"
-    yield f"signal=B:USR1@{round(60 * slurm.stop_minutes)}"
-    yield "requeue"
-    yield "open-mode=append"
-    yield f"output={_log_file(folder, stage)}"
-
-
-def _command(job: Job, stage: str, folder: Path) -> str:
-    arguments = run_arguments(folder / "config.yaml", stage, job.run_dir)
-    command = shell([sys.executable, "-c", COMMAND, *arguments])
-    cluster = job.config.cluster
-    if cluster.nodes == 1:
-        return command
-    return SEVERAL.format(
-        folder=shell([str(Path(sys.executable).parent)]),
-        port=cluster.slurm.port,
-        nodes=cluster.nodes,
-        command=command,
-    )
-
-
-def _log_file(folder: Path, stage: str) -> Path:
-    return folder / f"{stage}.log"
-
-
-def _ended(folder: Path, stage: str) -> Path:
-    """Has the exit code of a job that is over: Slurm forgets it after minutes."""
-    return folder / f"{stage}.exit"
+    return {f"{stage}.sh": script(job, stage, folder) for stage in stages}
 
 
 def check(scripts: dict[str, str]) -> None:
@@ -170,14 +72,19 @@ def submit(job: Job, folder: Path, scripts: dict[str, str]) -> dict[str, str]:
         # One that waits for a failed job would wait for ever.
         after = [f"--dependency=afterok:{one}" for one in list(ids.values())[-1:]]
         kill = ["--kill-on-invalid-dep=yes"] if after else []
-        answer = _slurm("sbatch", "--parsable", *after, *kill, str(folder / name))
+        try:
+            answer = _slurm("sbatch", "--parsable", *after, *kill, str(folder / name))
+        except UserError:
+            for one in ids.values():  # or half a chain would run, of which nobody knows
+                _slurm("scancel", one)
+            raise
         ids[name.removesuffix(".sh")] = answer.partition(";")[0]
     return ids
 
 
 def state(folder: Path, submission: Submission, stage: str) -> str:
     """One of the words of pipeline/submit/jobs.py."""
-    ended = _ended(folder, stage)
+    ended = exit_file(folder, stage)
     if ended.exists():
         return {"0": "done", "75": "stopped"}.get(ended.read_text().strip(), "failed")
     asked = _asked("scontrol", "show", "job", submission.ids[stage], "--oneliner")
@@ -189,8 +96,24 @@ def state(folder: Path, submission: Submission, stage: str) -> str:
 
 def log(folder: Path, submission: Submission, stage: str) -> str:
     """What the job has printed so far."""
-    file = _log_file(folder, stage)
+    file = log_file(folder, stage)
     return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
+def follow(folder: Path, submission: Submission, stage: str) -> Iterator[str]:
+    """What the job prints, piece by piece, until it ends."""
+    file, decoder = log_file(folder, stage), codecs.getincrementaldecoder("utf-8")("replace")
+    live, position = True, 0
+    while live:
+        # The state first: what a job prints as it ends is then still read.
+        live = state(folder, submission, stage) in LIVE
+        if file.exists():
+            with file.open("rb") as opened:
+                opened.seek(position)
+                yield decoder.decode(opened.read())
+                position = opened.tell()
+        if live:
+            time.sleep(POLL_SECONDS)
 
 
 def request_stop(folder: Path, submission: Submission) -> None:
@@ -231,6 +154,11 @@ def _explained(complaint: str) -> str:
         wrong = complaint.partition("invalid partition specified: ")[2].split()[0]
         there = ", ".join(_slurm("sinfo", "--noheader", "--format=%R").split())
         return f"cluster.slurm.partition: Slurm has no {wrong}; it has {there}"
+    if any(words in complaint for words in NOBODY_ANSWERS):
+        return (
+            "Slurm's controller does not answer: give the command on a login node, or name the "
+            f"configuration of its cluster in SLURM_CONF ({' '.join(complaint.split())[:160]})"
+        )
     if any(words in complaint for words in NO_SUCH_MACHINES):
         return (
             "Slurm has no such machines: lower cluster.nodes, cluster.gpus_per_node or "

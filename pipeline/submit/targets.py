@@ -14,6 +14,10 @@ MODULES = {
 """Target -> the module with its `place`, `texts`, `check` and `submit`; the first two targets also
 have what pipeline/submit/jobs.py asks of them."""
 
+LIVE = ("queued", "running")
+"""Of the states in pipeline/submit/jobs.py, those that a job leaves by itself."""
+POLL_SECONDS = 2
+
 OWN_TOOLS = {
     "kubernetes": "`kubectl get rayjob` and `kubectl logs`",
     "skypilot": "`sky jobs queue` and `sky jobs logs`",

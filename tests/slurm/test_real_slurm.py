@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 
 def tiny(folder: Path, *overrides: str) -> RunConfig:
     """SFT of fifteen steps, each with its checkpoint."""
-    more = ["sft.epochs=3", "train.save_every=1", f"cluster.shared={folder}", *overrides]
-    return load_config("tiny", more)
+    more = ["sft.epochs=3", "train.save_every=1", "train.keep_last=20", f"cluster.shared={folder}"]
+    return load_config("tiny", [*more, *overrides])
 
 
 def wait(run: Path, *, steps: int) -> None:
@@ -87,8 +87,8 @@ def test_before_its_time_is_up_a_job_saves_and_queues_itself(
     assert weights(run) == uninterrupted
 
 
-def test_a_stopped_job_stays_stopped_until_it_is_submitted_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_stopped_job_stays_stopped_until_it_is_submitted_again_and_may_go_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], uninterrupted: bytes
 ) -> None:
     run = tmp_path / "run"
     send(tiny(tmp_path), ("sft",), run, "slurm", "auto", dry_run=False)
@@ -99,9 +99,11 @@ def test_a_stopped_job_stays_stopped_until_it_is_submitted_again(
     with pytest.raises(UserError, match="another job is live"):
         send(tiny(tmp_path, "sft.epochs=4"), ("sft",), run, "slurm", "auto", dry_run=False)
     assert jobs.stop(run, minutes=5) == {"sft": "stopped"}
-    send(tiny(tmp_path), ("sft",), run, "slurm", "auto", dry_run=False)
+    earlier = run / "sft" / "checkpoints" / "step-00000001"
+    send(tiny(tmp_path), ("sft",), run, "slurm", str(earlier), dry_run=False)
     printed = followed(run)
     assert jobs.states(run) == {"sft": "done"}, printed
+    assert "going on after step 1:" in printed and weights(run) == uninterrupted
     assert [line.split()[3] for line in jobs.list_jobs(run)] == ["stopped", "done"]
     jobs.fetch(run, tmp_path / "here")
     assert (tmp_path / "here" / "report.html").exists()

@@ -198,10 +198,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _preset_suits_the_adapters(self) -> "RunConfig":
-        if self.sft.preset is not None and (self.sft.preset == "lora") != bool(self.model.lora):
+        if self.sft.preset is not None and (self.sft.preset == "lora") != bool(self.model.adapter):
             raise ValueError(
                 f"sft.preset: {self.sft.preset} does not go "
-                + ("with model.lora: use lora" if self.model.lora else "without model.lora")
+                + ("with adapters: use lora" if self.model.adapter else "without model.lora")
             )
         return self
 

@@ -22,7 +22,7 @@ from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import full_state
 from align.pipeline.run_directory import folder_for
-from align.policy.model import add_lora
+from align.policy.adapters import add_adapter
 
 CARD = """---
 library_name: transformers
@@ -87,8 +87,8 @@ def _fresh_copy(
     stored: Any = copy.deepcopy(inner.config)
     stored.use_cache = True  # trainers turn it off, and `generate` is slow without
     fresh: PreTrainedModel = loader.from_config(stored, dtype=torch.float32)
-    lora = config.model.lora
-    adapted = add_lora(fresh, lora, seed=0) if lora and isinstance(model, PeftModel) else fresh
+    adapter = config.model.adapter if isinstance(model, PeftModel) else None
+    adapted = add_adapter(fresh, adapter, 0, check=False) if adapter else fresh
     # Tied weights stand in the state under one of their names.
     missing, unexpected = adapted.load_state_dict(state, strict=False)
     tied = set(fresh.all_tied_weights_keys)

@@ -32,10 +32,10 @@ def training(
     shape: Shape, config: RunConfig, *, scalar: bool, engines: int = 1
 ) -> tuple[Parts, float]:
     """States of one rank under `engines` optimisers, and what a step adds while it is taken."""
-    train, lora = config.train, config.model.lora
+    train, adapter = config.train, config.model.adapter
     size, zero, ranks = BYTES[train.precision], train.effective_zero_stage, train.ranks
     whole = shape.scalar_parameters if scalar else shape.parameters
-    adapters = shape.adapter_parameters(lora) if lora else 0
+    adapters = shape.adapter_parameters(adapter) if adapter else 0
     total, trained = whole + adapters, adapters or whole
     part = trained / ranks if zero else trained
     states = {
@@ -86,7 +86,7 @@ def _kept_per_token(shape: Shape, config: RunConfig) -> tuple[float, float]:
     size = BYTES[config.train.precision]
     norm = size * shape.hidden + size * shape.hidden  # its input and output
     if shape.gated:
-        scaled = 0 if config.model.lora else size * shape.hidden
+        scaled = 0 if config.model.adapter else size * shape.hidden
         norm = 4 * shape.hidden + scaled + size * shape.hidden
     queries, keys = shape.heads * shape.head_size, shape.key_value_heads * shape.head_size
     inner = (4 if shape.gated else 5) * shape.intermediate
@@ -103,7 +103,8 @@ def rollout(shape: Shape, config: RunConfig) -> Parts:
     size = BYTES[config.train.precision]
     rows, length = config.rollout.rows_per_unit, config.data.max_prompt_length
     length += config.rollout.max_new_tokens
-    adapters = shape.adapter_parameters(config.model.lora) if config.model.lora else 0
+    adapter = config.model.adapter
+    adapters = shape.adapter_parameters(adapter) if adapter else 0
     per_layer = 2 * size * shape.key_value_heads * shape.head_size * rows * length
     # A layer's cache grows by being copied.
     return {

@@ -124,7 +124,7 @@ def _ppo(shape: Shape, config: RunConfig) -> Parts:
     logits = memory.logits(shape, memory.SCORED_LOGITS, tokens)
     learning = memory.backward(shape, config, tokens, logits)
     # The reward model and, where there are no adapters to switch off, the reference.
-    frozen = [shape.scalar_parameters] + ([] if config.model.lora else [shape.parameters])
+    frozen = [shape.scalar_parameters] + ([] if config.model.adapter else [shape.parameters])
     states = {name: policy[name] + critic[name] for name in policy}
     states["frozen models"] = sum(memory.frozen_weights(size, config.train) for size in frozen)
     return _at_the_peak(states, step, learning, logits)
@@ -161,7 +161,7 @@ def remedies(config: RunConfig) -> Iterator[dict[str, Any]]:
             yield {"train.zero_stage": stage}
     if train.offload == "none" and config.cluster.gpus_per_node:
         yield {"train.zero_stage": 3, "train.offload": "optimizer"}
-    if config.model.lora is None:
+    if config.model.adapter is None:
         yield {"model.lora": LoRAConfig()}
 
 

@@ -19,11 +19,11 @@ from align.pipeline.reward_mix import RewardMix, mix_identities
 from align.pipeline.reward_parts import Setting, check_same_tokens
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.texts import Texts, per_text
+from align.policy.adapters import add_adapter
 from align.policy.attention import reads_packed
 from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.model import (
     TokenScores,
-    add_lora,
     check_context,
     load_causal_lm,
     load_scalar_model,
@@ -41,7 +41,7 @@ class Models:
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
         policy_path = config.ppo.policy or directory.need("sft")
         reward_path = config.ppo.reward_model or directory.need("rm")
-        lora, train = config.model.lora, config.train
+        adapter, train = config.model.adapter, config.train
         self.identities = [
             identity_of(policy_path),
             identity_of(reward_path),
@@ -56,13 +56,13 @@ class Models:
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
         self.packed = reads_packed(causal)
-        self.policy_model = add_lora(causal, lora, config.seed) if lora else causal
+        self.policy_model = add_adapter(causal, adapter, config.seed) if adapter else causal
         updates = config.ppo.steps * config.ppo.epochs * config.ppo.minibatches
         self.policy = Engine(self.policy_model, config.ppo.learning_rate, updates, train)
         self.critic: Engine | None = None
         if config.ppo.advantage == "gae":
             critic: Any = load_scalar_model(reward_path, config.model, config.seed)
-            critic = TokenScores(add_lora(critic, lora, config.seed) if lora else critic)
+            critic = TokenScores(add_adapter(critic, adapter, config.seed) if adapter else critic)
             self.packed &= critic.reads_packed
             self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
 
@@ -74,10 +74,10 @@ class Models:
             return frozen(reward, train, self.device)
 
         self.rewards = RewardMix(Setting(config, directory, self.tokenizer, load, self.device))
-        # With LoRA the policy without its adapters is the reference: one copy of the weights.
+        # With adapters the policy without its adapters is the reference: one copy of the weights.
         self._reference = (
             self.policy
-            if lora
+            if adapter
             else frozen(load_causal_lm(policy_path, config.model), train, self.device)
         )
 

@@ -29,9 +29,9 @@ from align.pipeline.rm_update import packs, train_on
 from align.pipeline.rule_classifier import train_rule_classifier
 from align.pipeline.run_directory import RunDirectory
 from align.pipeline.stage_log import StageLog
+from align.policy.adapters import add_adapter
 from align.policy.model import (
     TokenScores,
-    add_lora,
     check_context,
     load_scalar_model,
     load_tokenizer,
@@ -58,8 +58,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
     model: Any = load_scalar_model(source, config.model, config.seed)
     set_reward_units(model, shift=0, scale=1)  # it learns what its head says
     own_pad_token(tokenizer, model)
-    if config.model.lora:
-        model = add_lora(model, config.model.lora, config.seed)
+    if config.model.adapter:
+        model = add_adapter(model, config.model.adapter, config.seed)
     per_epoch = -(-len(train) // config.rm.batch_size)
     steps = config.rm.epochs * per_epoch
     heads = TwoHeads if config.rm.auxiliary else TokenScores

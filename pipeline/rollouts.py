@@ -81,7 +81,7 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
                 shares.worker_cpus,
                 shares.worker_threads,
                 models.policy_config,
-                config.model.lora,
+                config.model.adapter,
                 DTYPES[config.train.precision],
                 shares.worker_gpus,
                 models.tokenizer,

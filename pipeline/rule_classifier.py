@@ -29,8 +29,9 @@ from align.pipeline.export import publish
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory, write_json
 from align.pipeline.texts import Texts, empty_batch, per_text
+from align.policy.adapters import add_adapter
 from align.policy.logprobs import text_scores
-from align.policy.model import TokenScores, add_lora, load_scalar_model
+from align.policy.model import TokenScores, load_scalar_model
 from align.policy.pad_token import own_pad_token
 from align.reward.feedback.rules import UNSURE
 from align.reward.loss import violation_loss
@@ -58,8 +59,8 @@ def train_rule_classifier(
     model: Any = load_scalar_model(source, config.model, config.seed)
     own_pad_token(tokenizer, model)
     model.config.rules = rule_texts(records)
-    if config.model.lora:
-        model = add_lora(model, config.model.lora, config.seed)
+    if config.model.adapter:
+        model = add_adapter(model, config.model.adapter, config.seed)
     size = config.rm.batch_size
     per_epoch = -(-len(train) // size)
     engine = Engine(

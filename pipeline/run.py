@@ -16,6 +16,7 @@ from align.pipeline.manifest import make_newest
 from align.pipeline.progress import note, section
 from align.pipeline.report import write_report
 from align.pipeline.run_directory import RunDirectory, locked, read_summary, update_summary
+from align.policy.adapters import peft_config
 
 TITLES = {
     "sft": "1 SFT: the base model learns to answer",
@@ -29,6 +30,8 @@ def run_stages(config: RunConfig, stages: tuple[str, ...], run_dir: Path, resume
     directory = RunDirectory(run_dir)
     if config.train.ranks == 1:  # several may run on other machines than this one
         check_precision(config.train)
+    if config.model.adapter:
+        peft_config(config.model.adapter, scalar=False)
     began = time.monotonic()
     with locked(directory):
         _claim(directory, config, resume)

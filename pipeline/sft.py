@@ -41,8 +41,9 @@ from align.pipeline.run_directory import RunDirectory
 from align.pipeline.sft_data import read_splits
 from align.pipeline.stage_log import StageLog
 from align.pipeline.texts import Texts, per_text
+from align.policy.adapters import add_adapter
 from align.policy.logprobs import response_logprobs
-from align.policy.model import add_lora, check_context, load_causal_lm, load_tokenizer
+from align.policy.model import check_context, load_causal_lm, load_tokenizer
 from align.policy.places import identity_of
 
 
@@ -60,8 +61,8 @@ def run(config: RunConfig, directory: RunDirectory, _: Shares) -> None:
             f"{len(train_rows)} rows in {config.sft.epochs} epochs. Lower sft.batch_size"
         )
     model: Any = load_causal_lm(source, config.model)
-    if config.model.lora:
-        model = add_lora(model, config.model.lora, config.seed)
+    if config.model.adapter:
+        model = add_adapter(model, config.model.adapter, config.seed)
 
     data = [identity_of(source), fingerprint(train_rows["input_ids"], train_rows["labels"])]
     checkpoints = Checkpoints(directory, "sft", config, data, steps)

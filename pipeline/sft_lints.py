@@ -141,7 +141,7 @@ def learning_rate(config: RunConfig, parameters: int) -> Iterator[Finding]:
     if parameters < 10**7:
         return
     most = (0.003239 - 0.0001395 * math.log(parameters)) / 3
-    if config.model.lora is not None:
+    if config.model.adapter is not None:
         most *= 10
     if config.sft.learning_rate > most:
         said = f"sft.learning_rate {config.sft.learning_rate:g} is high for {parameters:,} weights"

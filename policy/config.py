@@ -1,9 +1,9 @@
 """What the user says about language models, sampling and PPO. No torch here."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from align.data.config import Section
 
@@ -30,6 +30,37 @@ class LoRAConfig(Section):
             raise ValueError("model.lora.target_modules: is empty; name layers, or `all-linear`")
         return self
 
+    @property
+    def in_full(self) -> "AdapterConfig":
+        """The same in the words of peft."""
+        modules = self.target_modules
+        return AdapterConfig.model_validate(
+            {
+                "type": "LORA",
+                "r": self.r,
+                "lora_alpha": self.alpha,
+                "target_modules": modules if isinstance(modules, str) else list(modules),
+            }
+        )
+
+
+class AdapterConfig(Section):
+    """Adapters by any method of `peft`: its `type`, and beside it the fields of its config class.
+
+    peft checks the fields when a stage starts. A method must leave the base as it is, start as the
+    base, and merge into it: prompts before the text do not, and are refused.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    """As `peft.PeftType` has it: `LORA`, `IA3`, `LOHA`, `LOKR`, `OFT`, `BOFT`, `VERA`, ..."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the type."""
+        return dict(self.model_extra or {})
+
 
 class ModelConfig(Section):
     """The base language model."""
@@ -43,8 +74,21 @@ class ModelConfig(Section):
     """A Jinja file, for a tokenizer that brings no chat template."""
     lora: LoRAConfig | None = None
     """Train adapters on a frozen base instead of all weights, in every stage."""
+    peft: AdapterConfig | None = None
+    """The same by another method than LoRA, or with more of LoRA's settings."""
     attention: Attention = "sdpa"
     """`flash_attention_2` needs a GPU and its package."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_adapter(self) -> "ModelConfig":
+        if self.lora and self.peft:
+            raise ValueError("model.peft: does not go with model.lora, its short form: drop one")
+        return self
+
+    @property
+    def adapter(self) -> AdapterConfig | None:
+        """What trains instead of all weights, if anything."""
+        return self.lora.in_full if self.lora else self.peft
 
 
 class EvaluationConfig(Section):

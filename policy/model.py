@@ -1,12 +1,11 @@
-"""Loading language models: causal, with a scalar head, with low-rank adapters, from GGUF."""
+"""Loading language models: causal, with a scalar head, from GGUF."""
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -20,7 +19,7 @@ from transformers import (
 
 from align.data.errors import UserError
 from align.policy.attention import reads_packed, use_attention_by_text
-from align.policy.config import LoRAConfig, ModelConfig
+from align.policy.config import ModelConfig
 from align.policy.places import resolve
 
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
@@ -121,33 +120,6 @@ class TokenScores(nn.Module):
     def _inner(self) -> Any:
         # Adapters live inside the base model's own layers.
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-
-
-def add_lora(model: PreTrainedModel, lora: LoRAConfig, seed: int) -> PeftModel:
-    """Freeze the model and add adapters to it, in place; a scalar head stays trainable.
-
-    B starts at 0, so the adapted model equals its base at step 0 (arXiv:2106.09685, section 4.1).
-    """
-    scalar = "ForSequenceClassification" in type(model).__name__
-    modules = lora.target_modules
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft reads a name that transformers is to drop, and says what it does about GPT-2 layers.
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
-        torch.manual_seed(seed)
-        try:
-            return get_peft_model(
-                model,
-                LoraConfig(
-                    r=lora.r,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=modules if isinstance(modules, str) else list(modules),
-                    task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
-                ),
-            )
-        except ValueError as error:
-            raise UserError(f"model.lora: {_one_line(error)}") from error
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.data.errors import UserError
-from align.policy.config import LoRAConfig
+from align.policy.config import AdapterConfig
 from align.policy.places import resolve
 
 GATED = ("llama", "mistral", "qwen2", "qwen3")
@@ -96,9 +96,13 @@ class Shape:
         output = 0 if self.tied else self.vocabulary * self.hidden
         return self.parameters - output + self.hidden
 
-    def adapter_parameters(self, lora: LoRAConfig) -> int:
-        """Low-rank adapters on every linear layer: r (inputs + outputs) each (Hu et al. 2021)."""
-        return self.layers * sum(lora.r * sum(sizes) for sizes in self.linear_layers)
+    def adapter_parameters(self, adapter: AdapterConfig) -> int:
+        """Low-rank adapters on every linear layer: r (inputs + outputs) each (Hu et al. 2021).
+
+        Other methods are reckoned as if they were, with peft's usual rank if they have none.
+        """
+        rank: int = adapter.options.get("r", 8)
+        return self.layers * sum(rank * sum(sizes) for sizes in self.linear_layers)
 
 
 def read_shape(path: str | Path) -> Shape:

@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from align.data.errors import UserError
-from align.policy.config import LoRAConfig
-from align.policy.model import add_lora, cast_parameters
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig
+from align.policy.model import cast_parameters
 from align.policy.rollout import Sample, SampleRequest
 from align.policy.sample import SamplingSettings, sample
 from align.policy.weights import Packed, checksum, checksum_of, load_packed
@@ -37,7 +38,7 @@ class Sampler:
     def __init__(
         self,
         config: PretrainedConfig,
-        lora: LoRAConfig | None,
+        adapter: AdapterConfig | None,
         dtype: torch.dtype,
         threads: int,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -45,7 +46,7 @@ class Sampler:
         torch.set_num_threads(threads)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
         # The same adapters as the trainer's, so that adapters alone need to travel.
-        self.model: Any = add_lora(model, lora, seed=0) if lora else model
+        self.model: Any = add_adapter(model, adapter, 0, check=False) if adapter else model
         cast_parameters(self.model, dtype)  # peft makes adapters in fp32
         self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.version = -1
@@ -71,7 +72,7 @@ class RolloutWorkers:
         cpus: float,
         threads: int,
         config: PretrainedConfig,
-        lora: LoRAConfig | None,
+        adapter: AdapterConfig | None,
         dtype: torch.dtype,
         gpus: float = 0.0,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -85,7 +86,7 @@ class RolloutWorkers:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group, placement_group_bundle_index=index
                 )
-            ).remote(config, lora, dtype, threads, tokenizer)
+            ).remote(config, adapter, dtype, threads, tokenizer)
 
         self._start = start
         self._workers = [start(index) for index in range(count)]

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from align.data.errors import UserError
 from align.pipeline.config import TrainConfig
 from align.pipeline.engine import ADAM_EPSILON, Engine, frozen, full_state, schedule_factor
-from align.policy.config import LoRAConfig
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig, LoRAConfig
 from align.policy.logprobs import TextBatch, response_logprobs, text_batch
-from align.policy.model import TokenScores, add_lora
+from align.policy.model import TokenScores
 from align.policy.rollout import SampleRequest, pad_rows
 from align.policy.sample import SamplingSettings
 from align.policy.weights import checksum, pack
@@ -193,7 +194,7 @@ def test_adapters_train_and_their_base_does_not(tiny_causal: TinyCausal, zero_st
     with torch.no_grad():
         expected, _ = response_logprobs(base, batch(9, 0), 1.0)
         first_loss = float(sum(losses_of_a_step(base, 0)))
-    model = add_lora(tiny_causal("llama"), LoRAConfig(r=2, alpha=4), seed=0)
+    model = add_adapter(tiny_causal("llama"), LoRAConfig(r=2, alpha=4).in_full, seed=0)
     engine = Engine(model, RATE, STEPS, settings(zero_stage=zero_stage))
     first = train(engine, steps=3)[0]
     with torch.no_grad():
@@ -261,15 +262,15 @@ def test_a_policy_and_its_frozen_copy_agree_to_the_last_bit(
     assert torch.equal(policy_BT, reference_BT)
 
 
-@pytest.mark.parametrize("lora", [None, LoRAConfig(r=2, alpha=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoRAConfig(r=2, alpha=4).in_full], ids=["full", "lora"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_a_sampler_draws_from_the_policy_that_an_engine_trained(
-    tiny_causal: TinyCausal, zero_stage: int, precision: str, lora: LoRAConfig | None
+    tiny_causal: TinyCausal, zero_stage: int, precision: str, lora: AdapterConfig | None
 ) -> None:
     config = settings(zero_stage=zero_stage, precision=precision, warmup=0)
     plain = tiny_causal("llama")
-    engine = Engine(add_lora(plain, lora, seed=3) if lora else plain, RATE, STEPS, config)
+    engine = Engine(add_adapter(plain, lora, seed=3) if lora else plain, RATE, STEPS, config)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     sampler = Sampler(tiny_causal("llama").config, lora, dtype, threads=1)
     sampler.load(pack(engine.parameters(trainable_only=False)), version=0)

@@ -17,8 +17,9 @@ from transformers import (
 from align.pipeline.config import RunConfig, TrainConfig
 from align.pipeline.engine import Engine
 from align.pipeline.export import publish
-from align.policy.config import LoRAConfig, ModelConfig
-from align.policy.model import TokenScores, add_lora
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig, LoRAConfig, ModelConfig
+from align.policy.model import TokenScores
 
 pytestmark = [
     pytest.mark.usefixtures("one_rank"),
@@ -30,15 +31,15 @@ pytestmark = [
 TinyModel = Callable[[str], PreTrainedModel]
 
 IDS = torch.tensor([[5, 6, 7, 8]])
-LORA = LoRAConfig(r=2, alpha=4)
+LORA = LoRAConfig(r=2, alpha=4).in_full
 
 
-def config(lora: LoRAConfig | None = None) -> RunConfig:
-    return RunConfig(name="test", model=ModelConfig(lora=lora))
+def config(lora: AdapterConfig | None = None) -> RunConfig:
+    return RunConfig(name="test", model=ModelConfig(peft=lora))
 
 
 def with_trained_adapters(model: PreTrainedModel) -> PeftModel:
-    adapted = add_lora(model, LORA, seed=0)
+    adapted = add_adapter(model, LORA, seed=0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad:
@@ -73,7 +74,7 @@ def test_a_policy_generates_with_its_cache_though_a_trainer_turned_it_off(
     tiny_causal: TinyModel,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
-    lora: LoRAConfig | None,
+    lora: AdapterConfig | None,
 ) -> None:
     model = tiny_causal("llama")
     model.config.use_cache = False
@@ -106,7 +107,7 @@ def test_a_reward_model_loads_with_the_stock_class_and_keeps_its_head(
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     family: str,
-    lora: LoRAConfig | None,
+    lora: AdapterConfig | None,
 ) -> None:
     model = with_trained_adapters(tiny_scalar(family)) if lora else tiny_scalar(family)
     expected = TokenScores(model)(IDS)[:, -1]

@@ -21,9 +21,10 @@ from transformers import (
 from align.pipeline import memory
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
+from align.policy.adapters import add_adapter
 from align.policy.attention import use_attention_by_text
 from align.policy.logprobs import TextBatch, response_logprobs, response_values, text_batch
-from align.policy.model import TokenScores, add_lora, freeze
+from align.policy.model import TokenScores, freeze
 from align.policy.places import EMBEDDED
 from align.policy.rollout import SampleRequest
 from align.policy.sample import SamplingSettings, sample
@@ -87,8 +88,8 @@ def trained(family: str, config: RunConfig, *, scalar: bool) -> int:
     with measured() as peak:
         model: Any = made.from_config(stored, dtype=torch.float32)
         use_attention_by_text(model)
-        if config.model.lora:
-            model = add_lora(model, config.model.lora, seed=0)
+        if config.model.adapter:
+            model = add_adapter(model, config.model.adapter, seed=0)
         engine = Engine(TokenScores(model) if scalar else model, 1e-3, 2, config.train)
         for step in range(2):
             for _ in range(2):

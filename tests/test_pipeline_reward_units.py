@@ -20,9 +20,10 @@ from align.pipeline.config import RunConfig
 from align.pipeline.export import publish
 from align.pipeline.reward_units import demonstrations, units_of
 from align.pipeline.run_directory import RunDirectory
-from align.policy.config import LoRAConfig, ModelConfig, RolloutConfig
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig, LoRAConfig, ModelConfig, RolloutConfig
 from align.policy.logprobs import text_batch, text_scores
-from align.policy.model import TokenScores, add_lora, load_scalar_model
+from align.policy.model import TokenScores, load_scalar_model
 from align.policy.pad_token import own_pad_token
 from align.policy.reward_heads import set_reward_units
 
@@ -49,14 +50,14 @@ def test_demonstrations_that_score_alike_have_no_scale() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lora", [None, LoRAConfig(r=2, alpha=4)])
+@pytest.mark.parametrize("lora", [None, LoRAConfig(r=2, alpha=4).in_full])
 @pytest.mark.parametrize("pad_is_eos", [False, True])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_stock_class_gives_the_same_scores_up_to_shift_and_scale(
     tiny_scalar: TinyModel,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
-    lora: LoRAConfig | None,
+    lora: AdapterConfig | None,
     pad_is_eos: bool,
     side: str,
 ) -> None:
@@ -64,9 +65,9 @@ def test_the_stock_class_gives_the_same_scores_up_to_shift_and_scale(
         tokenizer.pad_token = tokenizer.eos_token
     model = tiny_scalar("llama")
     own_pad_token(tokenizer, model)
-    trained = add_lora(model, lora, seed=0) if lora else model
+    trained = add_adapter(model, lora, seed=0) if lora else model
     set_reward_units(trained, shift=1.5, scale=0.5)
-    config = RunConfig(name="x", model=ModelConfig(lora=lora))
+    config = RunConfig(name="x", model=ModelConfig(peft=lora))
     publish(trained, tokenizer, config, "rm", tmp_path / "final")
 
     ours = TokenScores(load_scalar_model(tmp_path / "final", ModelConfig(), seed=0))

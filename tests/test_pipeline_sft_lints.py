@@ -214,7 +214,7 @@ def test_a_preset_fills_in_what_is_not_given(name: str) -> None:
     ("preset", "lora", "line"),
     [
         ("lora", None, "sft.preset: lora does not go without model.lora"),
-        ("full", {}, "sft.preset: full does not go with model.lora: use lora"),
+        ("full", {}, "sft.preset: full does not go with adapters: use lora"),
     ],
 )
 def test_a_preset_for_another_kind_of_training_is_refused(

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align.data.errors import UserError
 from align.data.messages import user
+from align.policy.adapters import add_adapter
 from align.policy.config import LoRAConfig, ModelConfig
 from align.policy.model import (
     TokenScores,
-    add_lora,
     cast_parameters,
     check_context,
     freeze,
@@ -213,7 +213,7 @@ def test_new_adapters_change_nothing_and_are_all_that_trains(
         scores: torch.Tensor = TokenScores(model)(IDS)  # type: ignore[arg-type]
         return scores
 
-    adapted = add_lora(make(family), LoRAConfig(r=2, alpha=4), seed=1)
+    adapted = add_adapter(make(family), LoRAConfig(r=2, alpha=4).in_full, seed=1)
     assert torch.equal(outputs(adapted), outputs(make(family)))
     trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
     assert any("lora_A" in name for name in trainable)
@@ -225,7 +225,7 @@ def test_new_adapters_change_nothing_and_are_all_that_trains(
 def test_adapters_reach_every_linear_layer_but_the_last(
     tiny_causal: TinyModel, family: str
 ) -> None:
-    adapted = add_lora(tiny_causal(family), LoRAConfig(r=2, alpha=4), seed=1)
+    adapted = add_adapter(tiny_causal(family), LoRAConfig(r=2, alpha=4).in_full, seed=1)
     layers = {n.split(".lora_A")[0] for n, _ in adapted.named_parameters() if "lora_A" in n}
     assert len(layers) == 2 * (4 if family == "gpt2" else 7)
     assert not any("lm_head" in layer for layer in layers)
@@ -234,11 +234,11 @@ def test_adapters_reach_every_linear_layer_but_the_last(
 def test_adapters_depend_on_their_seed_and_leave_the_global_one_alone(
     tiny_causal: TinyModel,
 ) -> None:
-    lora = LoRAConfig(r=2, alpha=4, target_modules=("q_proj", "v_proj"))
+    lora = LoRAConfig(r=2, alpha=4, target_modules=("q_proj", "v_proj")).in_full
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first, again, other = (add_lora(tiny_causal("llama"), lora, seed) for seed in (1, 1, 2))
+    first, again, other = (add_adapter(tiny_causal("llama"), lora, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
     a, b, c = (
         torch.cat([p.flatten() for n, p in model.named_parameters() if "lora_A" in n])
@@ -248,7 +248,7 @@ def test_adapters_depend_on_their_seed_and_leave_the_global_one_alone(
 
 
 def test_scores_see_the_adapters(tiny_scalar: TinyModel) -> None:
-    adapted = add_lora(tiny_scalar("llama"), LoRAConfig(r=2, alpha=4), seed=1)
+    adapted = add_adapter(tiny_scalar("llama"), LoRAConfig(r=2, alpha=4).in_full, seed=1)
     before = TokenScores(adapted)(IDS)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -301,6 +301,6 @@ def test_gguf_weights_load_as_an_ordinary_model(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_not_there_gets_no_adapter_but_one_line(tiny_causal: TinyModel) -> None:
-    lora = LoRAConfig(target_modules=("no_such_layer",))
-    message = refused(partial(add_lora, tiny_causal("llama"), lora, 0))
-    assert message.startswith("model.lora: ") and "no_such_layer" in message
+    lora = LoRAConfig(target_modules=("no_such_layer",)).in_full
+    message = refused(partial(add_adapter, tiny_causal("llama"), lora, 0))
+    assert message.startswith("adapters (LORA): ") and "no_such_layer" in message

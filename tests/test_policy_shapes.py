@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from align.data.errors import UserError
+from align.policy.adapters import add_adapter
 from align.policy.config import LoRAConfig
-from align.policy.model import add_lora
 from align.policy.places import EMBEDDED
 from align.policy.shapes import KNOWN, read_shape
 
@@ -37,9 +37,9 @@ def test_tied_embeddings_and_heads_of_another_size_are_counted_too() -> None:
 def test_adapters_are_counted_as_peft_makes_them(
     family: str, tiny_causal: Make, tmp_path: Path
 ) -> None:
-    lora, model = LoRAConfig(r=3), tiny_causal(family)
+    lora, model = LoRAConfig(r=3).in_full, tiny_causal(family)
     model.config.save_pretrained(tmp_path)
-    adapted = add_lora(model, lora, seed=0)
+    adapted = add_adapter(model, lora, seed=0)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert read_shape(tmp_path).adapter_parameters(lora) == trained
 

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from align.data.errors import UserError
 from align.policy import workers
-from align.policy.config import LoRAConfig
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig, LoRAConfig
 from align.policy.logprobs import response_logprobs, text_batch
-from align.policy.model import add_lora, cast_parameters
+from align.policy.model import cast_parameters
 from align.policy.rollout import Sample, SampleRequest, pad_rows
 from align.policy.sample import SamplingSettings
 from align.policy.weights import Packed, pack
@@ -26,7 +27,7 @@ from align.policy.workers import RolloutWorkers, Sampler
 TinyCausal = Callable[[str], PreTrainedModel]
 
 SETTINGS = SamplingSettings(temperature=0.7, max_new_tokens=6, eos_id=2)
-LORA = LoRAConfig(r=2, alpha=4)
+LORA = LoRAConfig(r=2, alpha=4).in_full
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +46,7 @@ def cluster() -> Iterator[None]:
 def started(
     count: int,
     model: PreTrainedModel,
-    lora: LoRAConfig | None = None,
+    lora: AdapterConfig | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> RolloutWorkers:
     return RolloutWorkers(count, 0.25, 1, model.config, lora, dtype)
@@ -113,7 +114,7 @@ def test_new_weights_replace_the_old(tiny_causal: TinyCausal) -> None:
 
 
 def test_adapters_alone_travel_once_the_base_is_there(tiny_causal: TinyCausal) -> None:
-    model = add_lora(tiny_causal("llama"), LORA, seed=5)
+    model = add_adapter(tiny_causal("llama"), LORA, seed=5)
     asked = requests(8)
     with started(1, tiny_causal("llama"), LORA) as group:
         group.sync(pack(model.named_parameters()), version=0)
@@ -127,7 +128,7 @@ def test_adapters_alone_travel_once_the_base_is_there(tiny_causal: TinyCausal) -
 
 def test_in_bf16_everything_travels_in_bf16_also_adapters(tiny_causal: TinyCausal) -> None:
     # DeepSpeed casts the whole trained model, adapters included.
-    model = add_lora(tiny_causal("llama"), LORA, seed=5)
+    model = add_adapter(tiny_causal("llama"), LORA, seed=5)
     cast_parameters(model, torch.bfloat16)
     asked = requests(8)
     with started(1, tiny_causal("llama"), LORA, torch.bfloat16) as group:
@@ -180,7 +181,7 @@ def mortal(folder: Path, deaths: int) -> type[Sampler]:
 def test_a_worker_that_dies_costs_its_unit_and_changes_no_bit(
     tiny_causal: TinyCausal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    model, asked = add_lora(tiny_causal("llama"), LORA, seed=5), requests(21)
+    model, asked = add_adapter(tiny_causal("llama"), LORA, seed=5), requests(21)
     answers = []
     for deaths in (0, 2):
         monkeypatch.setattr(workers, "Sampler", mortal(tmp_path / str(deaths), deaths))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align.pipeline.config import RunConfig
-from align.policy.rollout import Sample, SampleRequest
+from align.policy.rollout import Sample, SampleRequest, cut_units
 from align.policy.sample import SamplingSettings, sample
 
 ROWS_AT_ONCE = 128
@@ -52,10 +52,8 @@ def sample_answers(
         for position, ids in enumerate(prompts)
         for index in range(per_prompt)
     ]
-    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
     answers: dict[int, Sample] = {}
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        unit = order[start : start + ROWS_AT_ONCE]
+    for unit in cut_units(requests, ROWS_AT_ONCE):
         drawn = sample(model, [requests[i] for i in unit], settings, tokenizer=tokenizer)
         answers.update(zip(unit, drawn, strict=True))
     return [answers[index] for index in range(len(requests))]

@@ -17,6 +17,7 @@ MAY_CHANGE = frozenset(
         "ppo.steps",
         "ppo.kl_limit",
         "rollout.workers",
+        "rollout.unit_minutes",
         "train.ranks",
         "train.zero_stage",
         "train.offload",

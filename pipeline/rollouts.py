@@ -85,6 +85,7 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
                 DTYPES[config.train.precision],
                 shares.worker_gpus,
                 models.tokenizer,
+                60 * config.rollout.unit_minutes,
             )
         )
 

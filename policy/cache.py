@@ -22,10 +22,11 @@ class RoomyLayer(DynamicLayer):
     """Keys and values at the front of larger tensors; new tokens and surviving rows are written
     into them."""
 
-    def __init__(self, filled: DynamicLayer) -> None:
+    def __init__(self, filled: DynamicLayer, longest: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         assert filled.keys is not None and filled.values is not None
         self.lazy_initialization(filled.keys, filled.values)
+        self._longest = longest
         self._buffers = [filled.keys, filled.values]
         self._show(filled.get_seq_length())
 
@@ -36,8 +37,8 @@ class RoomyLayer(DynamicLayer):
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
         if after > self._buffers[0].shape[-2]:
-            # Twice the room would cost fewer copies and, for long answers, half the memory.
-            self._buffers = [pad(one, (0, 0, 0, after - before + ROOM)) for one in self._buffers]
+            room = max(min(after + ROOM, self._longest), after) - self._buffers[0].shape[-2]
+            self._buffers = [pad(buffer_BHLD, (0, 0, 0, room)) for buffer_BHLD in self._buffers]
         for buffer_BHLD, states_BHLD in zip(self._buffers, (key_states, value_states), strict=True):
             buffer_BHLD[:, :, before:after] = states_BHLD
         return self._show(after)
@@ -57,9 +58,10 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def with_room(cache: DynamicCache) -> None:
-    """Give the plain layers of a filled cache room, in place; others (sliding windows, states of
-    linear attention) stay as they are."""
+def with_room(cache: DynamicCache, longest: int) -> None:
+    """Give the plain layers of a filled cache room to grow up to so many tokens, in place; others
+    (sliding windows, states of linear attention) stay as they are."""
     cache.layers = [
-        RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        RoomyLayer(layer, longest) if type(layer) is DynamicLayer else layer
+        for layer in cache.layers
     ]

@@ -123,6 +123,8 @@ class RolloutConfig(Section):
     """Texts that end an answer, as EOS does; they stay part of it."""
     rows_per_unit: int = Field(default=16, gt=0)
     """Answers decoded together; the unit of work handed to a worker."""
+    unit_minutes: float = Field(default=10.0, gt=0)
+    """A worker that takes longer over a unit hangs: it is ended, and another draws the unit."""
 
 
 class PPOConfig(Section):

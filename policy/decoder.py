@@ -36,7 +36,7 @@ class Decoder:
         positions_PL = (mask_PL.cumsum(dim=1) - 1).clamp(min=0)
         logits_PV = self._forward(self._ids_PL, positions_PL)
         self.keep(self._prompt_of_row_B)
-        with_room(self._cache)
+        with_room(self._cache, self._mask_BL.shape[1])
         return logits_PV[self._prompt_of_row_B]
 
     def append(self, tokens_B: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: B answers, T response tokens.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,15 @@ def uniforms(noise_key: tuple[int, ...], count: int) -> NDArray[np.float64]:
     digest = hashlib.blake2b(repr(noise_key).encode(), digest_size=16).digest()
     key = np.frombuffer(digest, dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(count)
+
+
+def cut_units(requests: Sequence[SampleRequest], rows: int) -> list[list[int]]:
+    """Places of the requests that are drawn together: `rows` prompts of like length in each.
+
+    Who draws them has no say in it, so it changes no bit.
+    """
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
+    return [order[start : start + rows] for start in range(0, len(order), rows)]
 
 
 def pad_rows(rows: list[list[float]]) -> Tensor:

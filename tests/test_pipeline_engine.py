@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from align.data.errors import UserError
 from align.pipeline.config import TrainConfig
@@ -18,12 +18,13 @@ from align.policy.logprobs import TextBatch, response_logprobs, text_batch
 from align.policy.model import TokenScores
 from align.policy.rollout import SampleRequest, pad_rows
 from align.policy.sample import SamplingSettings
+from align.policy.sampler import Sampler
 from align.policy.weights import checksum, pack
-from align.policy.workers import Sampler
 
 TinyCausal = Callable[[str], PreTrainedModel]
 
 STEPS, RATE = 5, 1e-2
+WHOLE = "AVAILABLE"  # as DeepSpeed says
 CPU = torch.device("cpu")
 
 
@@ -219,6 +220,25 @@ def test_parameters_and_full_state_are_whole(tiny_causal: TinyCausal, zero_stage
         assert set(found) == set(plain)
         for name, weight in plain.items():
             assert torch.equal(found[name], weight), name
+
+
+def test_weights_on_their_way_to_the_workers_are_never_gathered_all_at_once() -> None:
+    # DeepSpeed leaves parameters of less than 100,000 numbers whole.
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=512,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    engine = Engine(model, RATE, STEPS, settings(zero_stage=3))
+    weights: dict[str, Any] = dict(engine.module.named_parameters())
+    large = {name: weight for name, weight in weights.items() if not weight.ds_persist}
+    assert len(large) > 10
+    for name, _ in engine.parameters(trainable_only=False):
+        whole = {other for other, weight in large.items() if weight.ds_status.name == WHOLE}
+        assert whole == {name} & large.keys()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

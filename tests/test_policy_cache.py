@@ -22,7 +22,7 @@ def filled() -> DynamicCache:
 def test_it_holds_what_transformers_own_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "ROOM", 4)  # so that it grows more than once
     plain, roomy = filled(), filled()
-    with_room(roomy)
+    with_room(roomy, longest=12)
     for step, kept in enumerate([[0, 1, 2, 3, 4]] * 6 + [[0, 4, 2, 3], [2, 1], [1], [0]]):
         indices = torch.tensor(kept)
         plain.batch_select_indices(indices)
@@ -37,7 +37,7 @@ def test_it_holds_what_transformers_own_holds(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_new_token_and_a_lost_row_copy_nothing_else() -> None:
     made = filled()
-    with_room(made)
+    with_room(made, longest=99)
     new_BHLD = torch.ones(5, 2, 1, 4)
     before, _ = made.update(new_BHLD, new_BHLD, 0)
     made.batch_select_indices(torch.tensor([0, 1, 4]))
@@ -51,5 +51,5 @@ def test_layers_of_another_kind_stay_as_they_are() -> None:
 
     made = filled()
     made.layers[1] = Other()  # type: ignore[no-untyped-call]
-    with_room(made)
+    with_room(made, longest=99)
     assert type(made.layers[1]) is Other and type(made.layers[0]) is not DynamicLayer

@@ -3,26 +3,29 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from align.data.errors import UserError
-from align.policy import workers
+from align.policy import bundles, workers
 from align.policy.adapters import add_adapter
 from align.policy.config import AdapterConfig, LoRAConfig
 from align.policy.logprobs import response_logprobs, text_batch
 from align.policy.model import cast_parameters
 from align.policy.rollout import Sample, SampleRequest, pad_rows
-from align.policy.sample import SamplingSettings
+from align.policy.sample import SamplingSettings, sample
+from align.policy.sampler import Sampler
 from align.policy.weights import Packed, pack
-from align.policy.workers import RolloutWorkers, Sampler
+from align.policy.workers import RolloutWorkers
 
 TinyCausal = Callable[[str], PreTrainedModel]
 
@@ -154,7 +157,9 @@ def test_a_worker_with_other_weights_is_caught(
     packed = pack(model.named_parameters())
     with started(1, model) as group:
         group.sync(packed, version=0)
-        with pytest.raises(RuntimeError, match=r"rollout worker 0 holds weights .* after sync 1"):
+        with pytest.raises(
+            RuntimeError, match=r"worker 0 on node [\d.]+ holds weights .* after sync 1"
+        ):
             group.sync(packed, version=1)
 
 
@@ -202,14 +207,108 @@ def test_workers_that_keep_dying_stop_the_run(
     model = tiny_causal("llama")
     with started(1, model) as group:
         group.sync(pack(model.named_parameters()), version=0)
-        with pytest.raises(RuntimeError, match="died 4 times since the last sync"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"lost 4 times since the last sync; the last: .* 0 on node [\d.]+, with unit 0",
+        ):
             group.sample(requests(4), SETTINGS, rows_per_unit=4)
+
+
+def test_when_all_workers_are_killed_the_answers_are_the_same(tiny_causal: TinyCausal) -> None:
+    model, asked = tiny_causal("llama"), requests(9)
+    with started(2, model) as group:
+        group.sync(pack(model.named_parameters()), version=0)
+        before = group.sample(asked, SETTINGS, rows_per_unit=4)
+        for actor in group._actors:
+            ray.kill(actor)
+        assert group.sample(asked, SETTINGS, rows_per_unit=4) == before
+        for actor in group._actors:
+            ray.kill(actor)
+        group.sync(pack(model.named_parameters()), version=1)
+        after = group.sample(asked, SETTINGS, rows_per_unit=4)
+    assert after == [replace(one, policy_version=1) for one in before]
+
+
+class Hanging(Sampler):
+    """A worker that falls asleep over a unit, once for all workers."""
+
+    flag: Path
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
+        with suppress(FileNotFoundError):
+            self.flag.unlink()
+            time.sleep(3600)
+        return super().sample(requests, settings)
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_unit_drawn_by_another(
+    tiny_causal: TinyCausal,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flag = tmp_path / "hang"
+    monkeypatch.setattr(workers, "Sampler", type("Hanging", (Hanging,), {"flag": flag}))
+    model, asked, answers = tiny_causal("llama"), requests(9), []
+    with RolloutWorkers(2, 0.25, 1, model.config, None, torch.float32, unit_seconds=15) as group:
+        group.sync(pack(model.named_parameters()), version=0)
+        answers.append(group.sample(asked, SETTINGS, rows_per_unit=4))
+        flag.touch()
+        answers.append(group.sample(asked, SETTINGS, rows_per_unit=4))
+        assert not flag.exists()
+        # The next weights reach the replacement too, whether or not it is there by now.
+        group.sync(pack(model.named_parameters()), version=0)
+        answers.append(group.sample(asked, SETTINGS, rows_per_unit=4))
+    assert answers[0] == answers[1] == answers[2]
+    (warning,) = caplog.messages
+    assert re.fullmatch(
+        r"rollout worker [01] on node [\d.]+, with unit [0-2]: it did not answer in time; "
+        "it starts again",
+        warning,
+    )
+
+
+class Broken(Sampler):
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> list[Sample]:
+        raise ArithmeticError("one over nothing")
+
+
+def test_an_error_inside_a_worker_is_told_with_worker_node_and_unit(
+    tiny_causal: TinyCausal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "Sampler", Broken)
+    model = tiny_causal("llama")
+    with started(1, model) as group:
+        group.sync(pack(model.named_parameters()), version=0)
+        with pytest.raises(RuntimeError) as caught:
+            group.sample(requests(4), SETTINGS, rows_per_unit=4)
+        with pytest.raises(UserError, match="prompt 0 has 127 tokens"):
+            group.sample([SampleRequest([5] * 127, (0,))], SETTINGS, rows_per_unit=4)
+    assert re.fullmatch(
+        r"rollout worker 0 on node [\d.]+, with unit 0: ArithmeticError\('one over nothing'\)",
+        str(caught.value),
+    )
+
+
+def test_stop_texts_end_answers_in_workers_too(
+    tiny_causal: TinyCausal, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model, asked = tiny_causal("llama"), requests(8)
+    (first, *_) = sample(model, asked, SETTINGS)
+    settings = replace(SETTINGS, stop=(str(tokenizer.decode(first.response_ids[2:4])),))
+    with RolloutWorkers(
+        1, 0.25, 1, model.config, None, torch.float32, tokenizer=tokenizer
+    ) as group:
+        group.sync(pack(model.named_parameters()), version=0)
+        drawn = group.sample(asked, settings, rows_per_unit=8)
+    assert drawn[0].finish_reason == "stop"
+    assert drawn[0].response_ids == first.response_ids[: len(drawn[0].response_ids)]
 
 
 def test_no_room_is_one_line_and_later_a_group_may_take_every_cpu(
     tiny_causal: TinyCausal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "PLACEMENT_SECONDS", 3)
+    monkeypatch.setattr(bundles, "PLACEMENT_SECONDS", 3)
     model = tiny_causal("llama")
     with pytest.raises(UserError) as caught:
         RolloutWorkers(100, 1.0, 1, model.config, None, torch.float32)

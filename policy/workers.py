@@ -165,7 +165,7 @@ class RolloutWorkers:
         except RayError as error:
             lines = str(error).strip().splitlines()
             never_there = isinstance(error, RayActorError) and error.actor_init_failed
-            self._lost(call, lines[-1] if never_there else lines[0])
+            self._lost(call, (lines[-1] if never_there else lines[0]).rstrip("."))
             return call, None
         if call.again:
             self._nodes = nodes_of(self._group)

@@ -74,7 +74,9 @@ def test_a_lost_node_costs_its_units_and_the_others_go_on(
         group.sync(packed, version=0)
         assert group.sample(REQUESTS, SETTINGS, rows_per_unit=4) == before
         assert len(group._ready) == 1
-    assert re.search(r"rollout worker \d on node [\d.]+, with unit \d: [^.]*; it starts again", caplog.text)
+    assert re.search(
+        r"rollout worker \d on node [\d.]+, with unit \d: [^.]*; it starts again", caplog.text
+    )
 
 
 def test_weights_that_the_object_store_cannot_hold_travel_by_disk() -> None:

@@ -82,6 +82,10 @@ def test_what_is_too_large_to_travel_is_refused_by_name(tmp_path: Path) -> None:
     complaint = rf"cluster.ray.upload_mib is 6; put into .*: data.instructions.0.path: {data}"
     with pytest.raises(UserError, match=complaint):
         ray_jobs.place(config, STAGES, tmp_path / "run")
+    with pytest.raises(UserError, match=r"cluster.ray.upload_mib is 0.1; raise it$"):  # the code
+        ray_jobs.place(
+            tiny(tmp_path / "there", "cluster.ray.upload_mib=0.1"), STAGES, tmp_path / "run"
+        )
 
 
 def test_the_request_is_named_after_what_it_runs(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ def check_size(needs: list[Need], limit_mib: float) -> None:
     total = (code + sum(need.size for need in needs)) / MIB
     if total > limit_mib:
         largest = sorted(needs, key=lambda need: need.size, reverse=True)
+        fix = f"put into cluster.shared: {', '.join(map(str, largest))}" if needs else "raise it"
         raise UserError(
             f"too large to travel with the job: {total:.1f} MiB, and cluster.ray.upload_mib is "
-            f"{limit_mib:g}; put into cluster.shared: {', '.join(map(str, largest))}"
+            f"{limit_mib:g}; {fix}"
         )
 
 

@@ -22,7 +22,8 @@ def asking(address: str) -> Iterator[Any]:
     from ray.job_submission import JobSubmissionClient
 
     # It tells of every upload, and of every connection that ends.
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
     token = find_token()
     try:
         yield JobSubmissionClient(

@@ -57,7 +57,8 @@ def script(job: Job, stage: str, folder: Path) -> str:
     """What `sbatch` gets for one stage, or for all."""
     setup = "\n".join(job.config.cluster.slurm.setup)
     return SCRIPT.format(
-        options="\n".join(f"#SBATCH --{option}" for option in _options(job, stage, folder)),
+        # Slurm reads these lines as a shell would.
+        options="\n".join(f"#SBATCH {shell([one])}" for one in _options(job, stage, folder)),
         submission=folder / "submission.json",
         run_dir=shell([str(job.run_dir)]),
         ended=shell([str(exit_file(folder, stage))]),
@@ -68,24 +69,25 @@ def script(job: Job, stage: str, folder: Path) -> str:
 
 def _options(job: Job, stage: str, folder: Path) -> Iterator[str]:
     cluster, slurm = job.config.cluster, job.config.cluster.slurm
-    yield f"job-name={job.config.name}-{stage}"
+    yield f"--job-name={job.config.name}-{stage}"
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
     for name, value in {**named, "constraint": slurm.constraint}.items():
         if value is not None:
-            yield f"{name}={value}"
-    yield f"nodes={cluster.nodes}"
-    yield "ntasks-per-node=1"
+            yield f"--{name}={value}"
+    yield f"--nodes={cluster.nodes}"
+    yield "--ntasks-per-node=1"
     if cluster.nodes > 1:
-        yield "exclusive"  # at its end symmetric-run stops all of Ray on its machine
+        yield "--exclusive"  # at its end symmetric-run stops all of Ray on its machine
     if slurm.cpus_per_node:
-        yield f"cpus-per-task={slurm.cpus_per_node}"
+        yield f"--cpus-per-task={slurm.cpus_per_node}"
     if cluster.gpus_per_node:
-        yield f"gpus-per-node={cluster.gpus_per_node}"
-    yield f"time={slurm.time_limit}"
-    yield f"signal=B:USR1@{round(60 * slurm.stop_minutes)}"
-    yield "requeue"
-    yield "open-mode=append"
-    yield f"output={log_file(folder, stage)}"
+        yield f"--gpus-per-node={cluster.gpus_per_node}"
+    yield f"--time={slurm.time_limit}"
+    yield f"--signal=B:USR1@{round(60 * slurm.stop_minutes)}"
+    yield "--requeue"
+    yield "--open-mode=append"
+    # A percent sign would stand for a number of Slurm's.
+    yield f"--output={log_file(folder, stage)}".replace("%", "%%")
 
 
 def _command(job: Job, stage: str, folder: Path) -> str:

@@ -110,6 +110,15 @@ def test_a_stopped_job_stays_stopped_until_it_is_submitted_again_and_may_go_back
     assert (tmp_path / "here" / "sft" / "final" / "model.safetensors").exists()
 
 
+def test_a_run_directory_may_have_any_name(tmp_path: Path) -> None:
+    run, broken = tmp_path / "a run's 5%j", tmp_path / "broken.jsonl"
+    broken.write_text("{}\n" * 100)
+    sources = f"data.instructions=[{{format: messages, path: {broken}}}]"
+    send(tiny(tmp_path, sources), ("sft",), run, "slurm", "auto", dry_run=False)
+    assert "no good row is left" in followed(run)
+    assert jobs.states(run) == {"sft": "failed"}
+
+
 def test_a_failed_link_of_a_chain_ends_it(tmp_path: Path) -> None:
     run, broken = tmp_path / "run", tmp_path / "broken.jsonl"
     broken.write_text("{}\n" * 100)

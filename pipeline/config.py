@@ -66,6 +66,12 @@ class TrainConfig(Section):
         """Half precision needs fp32 master weights, which DeepSpeed keeps well from stage 1 on."""
         return self.zero_stage if self.precision == "fp32" else max(1, self.zero_stage)
 
+    @property
+    def of_adapters(self) -> "TrainConfig":
+        """How adapters train on a base that lies, or is sharded, by itself: they stay whole."""
+        offload = "none" if self.offload == "none" else "optimizer"
+        return self.model_copy(update={"zero_stage": min(self.zero_stage, 2), "offload": offload})
+
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "TrainConfig":
         if self.offload == "optimizer" and self.zero_stage == 0:

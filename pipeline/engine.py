@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,7 +79,7 @@ class Engine:
     ) -> None:
         check_precision(train)
         if train.gradient_checkpointing:
-            _checkpoint_activations(model)
+            checkpoint_activations(model)
         self._learning_rate = learning_rate
         self._total_steps = total_steps
         self._train = train
@@ -164,6 +165,12 @@ def _is_plain(train: TrainConfig) -> bool:
     return train.zero_stage == 0 and train.precision == "fp32"
 
 
+def this_device() -> torch.device:
+    """Where the engines of this rank will be."""
+    rank = int(os.environ["LOCAL_RANK"])
+    return torch.device(deepspeed.accelerator.get_accelerator().device_name(rank))
+
+
 def frozen(model: nn.Module, train: TrainConfig, device: torch.device) -> Any:
     """A model that only answers; sharded like the others under ZeRO 3."""
     model.requires_grad_(False).eval()
@@ -218,7 +225,8 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep the inputs of the blocks of a model of transformers and compute the rest again."""
     module: Any
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing_enable"):

@@ -21,8 +21,10 @@ from align.data.errors import UserError
 from align.pipeline import ranks
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import full_state
-from align.pipeline.run_directory import folder_for
+from align.pipeline.run_directory import folder_for, write_json
+from align.pipeline.shared_base import BASE
 from align.policy.adapters import add_adapter
+from align.policy.places import identity_of
 
 CARD = """---
 library_name: transformers
@@ -57,6 +59,11 @@ def publish(
                 # told, peft would look for the base model on the hub to see whether it has.
                 resized = stage == "rm"
                 fresh.save_pretrained(str(folder / "adapter"), save_embedding_layers=resized)
+                base: Any = fresh.get_base_model()
+                if base.name_or_path:
+                    write_json(
+                        folder / "adapter" / BASE, {"identity": identity_of(base.name_or_path)}
+                    )
                 fresh = fresh.merge_and_unload()
             fresh.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

@@ -28,18 +28,33 @@ Parts = dict[str, float]
 """What for -> bytes."""
 
 
-def training(
-    shape: Shape, config: RunConfig, *, scalar: bool, engines: int = 1
-) -> tuple[Parts, float]:
-    """States of one rank under `engines` optimisers, and what a step adds while it is taken."""
-    train, adapter = config.train, config.model.adapter
-    size, zero, ranks = BYTES[train.precision], train.effective_zero_stage, train.ranks
+def training(shape: Shape, config: RunConfig, *, scalar: bool) -> tuple[Parts, float]:
+    """States of one rank under an optimiser, and what a step adds while it is taken."""
+    train, adapters = config.train, adapter_parameters(shape, config)
     whole = shape.scalar_parameters if scalar else shape.parameters
-    adapters = shape.adapter_parameters(adapter) if adapter else 0
-    total, trained = whole + adapters, adapters or whole
+    states, step = _optimised(adapters or whole, train)
+    return {"weights": BYTES[train.precision] * _resident(whole + adapters, train)} | states, step
+
+
+def sharing(shape: Shape, config: RunConfig, *, engines: int) -> tuple[Parts, float]:
+    """The same of PPO's `engines`, of which each trains adapters on one base."""
+    train, adapters = config.train, adapter_parameters(shape, config)
+    states, step = _optimised(adapters, train.of_adapters)
+    base, own = frozen_weights(shape.parameters, train), BYTES[train.precision] * adapters
+    states = {name: engines * value for name, value in states.items()}
+    return {"weights": base + engines * own} | states, step
+
+
+def adapter_parameters(shape: Shape, config: RunConfig) -> int:
+    """Of one adapter; 0 where all weights are trained."""
+    return shape.adapter_parameters(config.model.adapter) if config.model.adapter else 0
+
+
+def _optimised(trained: int, train: TrainConfig) -> tuple[Parts, float]:
+    """What an optimiser of so many parameters has beside them, and what its step adds."""
+    size, zero, ranks = BYTES[train.precision], train.effective_zero_stage, train.ranks
     part = trained / ranks if zero else trained
     states = {
-        "weights": size * _resident(total, train),
         "gradients": size * trained / (ranks if zero >= 2 else 1),
         # At ZeRO 0 it steps on the weights themselves, from 1 on also on fp32 copies of its part.
         "optimiser": (12 if zero else 8) * part if train.offload == "none" else 0.0,
@@ -48,7 +63,7 @@ def training(
     # AdamW on many tensors at once makes a copy of all; ZeRO first makes fp32 gradients, and ZeRO 3
     # new weights.
     step = (4, 8, 8, 12)[zero] * part if train.offload == "none" else 0.0
-    return {name: engines * value for name, value in states.items()}, step
+    return states, step
 
 
 def frozen_weights(parameters: float, train: TrainConfig) -> float:
@@ -103,8 +118,7 @@ def rollout(shape: Shape, config: RunConfig) -> Parts:
     size = BYTES[config.train.precision]
     rows, length = config.rollout.rows_per_unit, config.data.max_prompt_length
     length += config.rollout.max_new_tokens
-    adapter = config.model.adapter
-    adapters = shape.adapter_parameters(adapter) if adapter else 0
+    adapters = adapter_parameters(shape, config)
     per_layer = 2 * size * shape.key_value_heads * shape.head_size * rows * length
     # A layer's cache grows by being copied.
     return {

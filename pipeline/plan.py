@@ -118,16 +118,32 @@ def _rm(shape: Shape, config: RunConfig) -> Parts:
 
 
 def _ppo(shape: Shape, config: RunConfig) -> Parts:
-    policy, step = memory.training(shape, config, scalar=False)
-    critic, _ = memory.training(shape, config, scalar=True)
+    states, step = _trained_by_ppo(shape, config)
     tokens = config.train.micro_batch_tokens
     logits = memory.logits(shape, memory.SCORED_LOGITS, tokens)
     learning = memory.backward(shape, config, tokens, logits)
-    # The reward model and, where there are no adapters to switch off, the reference.
-    frozen = [shape.scalar_parameters] + ([] if config.model.adapter else [shape.parameters])
-    states = {name: policy[name] + critic[name] for name in policy}
-    states["frozen models"] = sum(memory.frozen_weights(size, config.train) for size in frozen)
     return _at_the_peak(states, step, learning, logits)
+
+
+def _trained_by_ppo(shape: Shape, config: RunConfig) -> tuple[Parts, float]:
+    """Of policy, critic, reference and reward model, by `pipeline/shared_base.py`."""
+    train = config.train
+    if config.model.adapter is None:
+        policy, step = memory.training(shape, config, scalar=False)
+        critic, _ = memory.training(shape, config, scalar=True)
+        states = {name: policy[name] + critic[name] for name in policy}
+        both = (shape.parameters, shape.scalar_parameters)
+        frozen = sum(memory.frozen_weights(size, train) for size in both)
+    else:
+        states, step = memory.sharing(shape, config, engines=2)
+        from_elsewhere = config.rm.model or config.ppo.policy or config.ppo.reward_model
+        adapters = memory.adapter_parameters(shape, config)
+        frozen = (
+            memory.frozen_weights(shape.scalar_parameters, train)
+            if from_elsewhere
+            else float(memory.BYTES[train.precision] * adapters)
+        )
+    return states | {"frozen models": frozen}, step
 
 
 def _at_the_peak(states: Parts, step: float, learning: Parts, scoring: float = 0.0) -> Parts:

@@ -160,4 +160,4 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
     compared = compare(before, after, held_out, models, config)
     if ranks.is_main():
         write_evaluation(directory, config, models.tokenizer, compared)
-    publish(models.policy_model, models.tokenizer, config, "ppo", directory.final("ppo"))
+    publish(models.published_policy(), models.tokenizer, config, "ppo", directory.final("ppo"))

@@ -3,23 +3,23 @@
 Shapes: B texts, T response tokens.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from align.pipeline.config import RunConfig
-from align.pipeline.engine import Engine, frozen
+from align.pipeline.engine import Engine, frozen, gathered, this_device
 from align.pipeline.progress import note
 from align.pipeline.reward_mix import RewardMix, mix_identities
 from align.pipeline.reward_parts import Setting, check_same_tokens
 from align.pipeline.run_directory import RunDirectory
+from align.pipeline.shared_base import SharedBase
 from align.pipeline.texts import Texts, per_text
-from align.policy.adapters import add_adapter
 from align.policy.attention import reads_packed
 from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.model import (
@@ -32,6 +32,35 @@ from align.policy.model import (
 from align.policy.places import identity_of
 
 
+class SeparateModels:
+    """Every model with weights of its own, all of which the trained ones train."""
+
+    def __init__(self, model: PreTrainedModel, path: Path, config: RunConfig) -> None:
+        self._config, self.train, self.policy = config, config.train, model
+        self.reference = self._frozen(load_causal_lm(path, config.model))
+
+    def critic(self, path: Path) -> TokenScores:
+        """A copy of the reward model."""
+        return TokenScores(load_scalar_model(path, self._config.model, self._config.seed))
+
+    def reward(self, path: Path) -> Any:
+        """A reward model, or a rule classifier, frozen."""
+        return self._frozen(self.critic(path))
+
+    def whole_policy(self) -> Iterator[tuple[str, Tensor]]:
+        """Its parameters by name, one at a time; every rank must exhaust it."""
+        for name, parameter in self.policy.named_parameters():
+            with gathered(parameter):
+                yield name, parameter.detach()
+
+    def published(self) -> PreTrainedModel:
+        """The policy."""
+        return self.policy
+
+    def _frozen(self, model: nn.Module) -> Any:
+        return frozen(model, self.train, this_device())
+
+
 class Models:
     """Policy and critic, each under its own optimiser; reference and rewards, frozen.
 
@@ -41,14 +70,13 @@ class Models:
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
         policy_path = config.ppo.policy or directory.need("sft")
         reward_path = config.ppo.reward_model or directory.need("rm")
-        adapter, train = config.model.adapter, config.train
         self.identities = [
             identity_of(policy_path),
             identity_of(reward_path),
             *mix_identities(config, directory),
         ]
         self._temperature = config.rollout.temperature
-        self._budget = train.micro_batch_tokens
+        self._budget = config.train.micro_batch_tokens
         check_context(policy_path, config.model, config.data.max_length)
         self.tokenizer = load_tokenizer(policy_path, config.model)
         check_same_tokens(self.tokenizer, reward_path, config)
@@ -56,30 +84,35 @@ class Models:
         self.policy_config = causal.config
         self.parameter_count = causal.num_parameters()
         self.packed = reads_packed(causal)
-        self.policy_model = add_adapter(causal, adapter, config.seed) if adapter else causal
+        parts = (
+            SharedBase(causal, policy_path, config)
+            if config.model.adapter
+            else SeparateModels(causal, policy_path, config)
+        )
         updates = config.ppo.steps * config.ppo.epochs * config.ppo.minibatches
-        self.policy = Engine(self.policy_model, config.ppo.learning_rate, updates, train)
+        self._parts, train = parts, parts.train
+        self.policy = Engine(parts.policy, config.ppo.learning_rate, updates, train)
+        self._reference = parts.reference
         self.critic: Engine | None = None
         if config.ppo.advantage == "gae":
-            critic: Any = load_scalar_model(reward_path, config.model, config.seed)
-            critic = TokenScores(add_adapter(critic, adapter, config.seed) if adapter else critic)
+            critic = parts.critic(reward_path)
             self.packed &= critic.reads_packed
             self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
+        setting = Setting(config, directory, self.tokenizer, parts.reward, self.device)
+        self.rewards = RewardMix(setting)
 
         if not self.packed:
             note("texts are padded: the models' attention does not keep packed ones apart")
 
-        def load(path: Path) -> Any:
-            reward = TokenScores(load_scalar_model(path, config.model, config.seed))
-            return frozen(reward, train, self.device)
+    def policy_weights(self, *, trained_only: bool) -> Iterator[tuple[str, Tensor]]:
+        """What the rollout workers hold, or what of it changes; every rank must exhaust it."""
+        if trained_only:
+            return self.policy.parameters(trainable_only=True)
+        return self._parts.whole_policy()
 
-        self.rewards = RewardMix(Setting(config, directory, self.tokenizer, load, self.device))
-        # With adapters the policy without its adapters is the reference: one copy of the weights.
-        self._reference = (
-            self.policy
-            if adapter
-            else frozen(load_causal_lm(policy_path, config.model), train, self.device)
-        )
+    def published_policy(self) -> PreTrainedModel | PeftModel:
+        """What the stage publishes; it must be the last thing that is asked."""
+        return self._parts.published()
 
     @property
     def engines(self) -> dict[str, Any]:
@@ -104,11 +137,9 @@ class Models:
 
     def reference_logprobs(self, texts: Texts) -> Tensor:
         """Log-probabilities of the response tokens under the reference, (B, T)."""
-        is_adapter = isinstance(self.policy_model, PeftModel)
-        with self.policy_model.disable_adapter() if is_adapter else nullcontext():
-            return self._per_text(
-                lambda batch: response_logprobs(self._reference, batch, self._temperature)[0], texts
-            )
+        return self._per_text(
+            lambda batch: response_logprobs(self._reference, batch, self._temperature)[0], texts
+        )
 
     def values(self, texts: Texts) -> Tensor:
         """The critic's value before every response token, (B, T); 0 without a critic."""

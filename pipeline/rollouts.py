@@ -34,7 +34,7 @@ class Rollouts:
 
     def sync(self, version: int) -> None:
         """Give the workers the policy's weights: all of them first, later those that train."""
-        weights = self._models.policy.parameters(trainable_only=version > 0)
+        weights = self._models.policy_weights(trained_only=version > 0)
         if self._workers:
             self._workers.sync(pack(weights), version)
         else:

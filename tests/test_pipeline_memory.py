@@ -21,6 +21,7 @@ from transformers import (
 from align.pipeline import memory
 from align.pipeline.config import RunConfig
 from align.pipeline.engine import Engine
+from align.pipeline.shared_base import SharedBase
 from align.policy.adapters import add_adapter
 from align.policy.attention import use_attention_by_text
 from align.policy.logprobs import TextBatch, response_logprobs, response_values, text_batch
@@ -137,6 +138,39 @@ def test_training_needs_what_the_plan_says(
     for scalar in (False, True):
         expected = planned(read_shape(tmp_path), config, scalar=scalar)
         assert trained(family, config, scalar=scalar) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("options", ["lora", "lora zero-2", "lora zero-3", "lora bf16"])
+def test_ppo_on_one_base_needs_what_the_plan_says(
+    options: str, tmp_path: Path, one_rank: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.pipeline.engine.BUCKET", 10**5)
+    monkeypatch.setattr(memory, "BUCKET", 10**5)
+    small("llama").save_pretrained(tmp_path)
+    lora, _, other = options.partition(" ")
+    config = run_config(**(OPTIONS[lora] | OPTIONS[other or "plain"]))
+    batch = text_batch(
+        [[5] * PROMPT] * ROWS, [[6] * ANSWER] * ROWS, torch.device("cpu"), packed=True
+    )
+    with measured() as peak:
+        model = AutoModelForCausalLM.from_config(small("llama"), dtype=torch.float32)
+        use_attention_by_text(model)
+        base = SharedBase(model, tmp_path, config)
+        base._known[tmp_path] = (base._trunk, (), torch.zeros(1, 128), (0.0, 1.0))
+        policy = Engine(base.policy, 1e-3, 2, base.train)
+        critic = Engine(base.critic(tmp_path), 1e-3, 2, base.train)
+        for step in range(2):
+            for engine in (policy, critic):
+                for _ in range(2):
+                    engine.backward(_loss(engine, batch, scalar=engine is critic))
+            policy.step(step)
+            critic.step(step)
+    shape = read_shape(tmp_path)
+    states, step_bytes = memory.sharing(shape, config, engines=2)
+    logits = memory.logits(shape, memory.SCORED_LOGITS, ROWS * ANSWER)
+    learning = memory.backward(shape, config, TOKENS, logits)
+    expected = sum(states.values()) + max(sum(learning.values()), step_bytes)
+    assert peak[0] == pytest.approx(expected, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("family", ["embedded", "llama", "gpt2"])

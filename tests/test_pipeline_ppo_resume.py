@@ -17,7 +17,9 @@ CARRIED = (
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("model.lora={r: 4}",)], ids=["whole", "adapters"])
 def test_what_ppo_adapts_goes_on_bit_by_bit(
+    more: tuple[str, ...],
     tiny_run: Path,
     tmp_path: Path,
     finished: Callable[..., str],
@@ -28,7 +30,7 @@ def test_what_ppo_adapts_goes_on_bit_by_bit(
         f"ppo.policy={tiny_run / 'sft' / 'final'}",
         f"ppo.reward_model={tiny_run / 'rm' / 'final'}",
     )
-    overrides = [word for one in (*models, *CARRIED) for word in ("--set", one)]
+    overrides = [word for one in (*models, *CARRIED, *more) for word in ("--set", one)]
 
     def run(folder: Path) -> None:
         command = ("run", "--config", "tiny", "--stage", "ppo", "--run-dir", str(folder))

@@ -76,7 +76,7 @@ class Plan:
         cluster, train = self.config.cluster, self.config.train
         ranks = min(train.ranks, cluster.gpus_per_node) if self.on_gpus else 0
         loading = 4 * ranks * self.shape.parameters
-        engines = 2  # PPO's policy and critic
+        engines = 1 + self.config.ppo.has_critic
         moments = 12 * engines * self.shape.parameters / train.ranks
         return loading + ranks * (moments if train.offload != "none" else 0)
 
@@ -129,13 +129,14 @@ def _trained_by_ppo(shape: Shape, config: RunConfig) -> tuple[Parts, float]:
     """Of policy, critic, reference and reward model, by `pipeline/shared_base.py`."""
     train = config.train
     if config.model.adapter is None:
-        policy, step = memory.training(shape, config, scalar=False)
-        critic, _ = memory.training(shape, config, scalar=True)
-        states = {name: policy[name] + critic[name] for name in policy}
+        states, step = memory.training(shape, config, scalar=False)
+        if config.ppo.has_critic:
+            critic, _ = memory.training(shape, config, scalar=True)
+            states = {name: states[name] + critic[name] for name in states}
         both = (shape.parameters, shape.scalar_parameters)
         frozen = sum(memory.frozen_weights(size, train) for size in both)
     else:
-        states, step = memory.sharing(shape, config, engines=2)
+        states, step = memory.sharing(shape, config, engines=1 + config.ppo.has_critic)
         from_elsewhere = config.rm.model or config.ppo.policy or config.ppo.reward_model
         adapters = memory.adapter_parameters(shape, config)
         frozen = (

@@ -32,7 +32,7 @@ from align.pipeline.ppo_metrics import (
 )
 from align.pipeline.ppo_models import Models
 from align.pipeline.ppo_state import Adapted
-from align.pipeline.ppo_update import Experience, update
+from align.pipeline.ppo_update import Experience, mixed_in_tokens, update
 from align.pipeline.prompts import read_encoded_prompts, read_mixed_in
 from align.pipeline.rollouts import rollouts
 from align.pipeline.run_directory import RunDirectory
@@ -92,7 +92,7 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                 adapted, scores_B = adapted.settled(rewards.total_B, cut_B, ppo)
                 # 4. Rewards: what the answer lost in drifting from the reference, by token.
                 with log.timed("logprobs"):
-                    logprobs_BT, entropy_BT = models.logprobs(texts)
+                    logprobs_BT, entropy_BT, values_BT = models.logprobs(texts)
                     workers.check(samples, logprobs_BT)
                     reference_BT = models.reference_logprobs(texts)
                 kl_BT = kl.ESTIMATORS[ppo.kl](logprobs_BT, reference_BT)
@@ -105,8 +105,9 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                 # 5. Advantages: how much better each token was than expected.
                 if ppo.whiten_rewards:
                     rewards_BT = advantage.whiten(rewards_BT, mask_BT, keep_mean=True)
-                with log.timed("values"):
-                    values_BT = models.values(texts)
+                if models.critic:
+                    with log.timed("values"):
+                        values_BT = models.values(texts)
                 estimate = advantage.ESTIMATORS[ppo.advantage]
                 advantages_BT, returns_BT = estimate(rewards_BT, values_BT, mask_BT, credit)
                 if ppo.importance_cap is not None:
@@ -143,9 +144,16 @@ def run(config: RunConfig, directory: RunDirectory, shares: Shares) -> None:
                     values_BT, returns_BT, mask_BT
                 )
                 trained = len(models.engines)
-                flops = step_flops(models.parameter_count, texts.tokens, ppo.epochs, trained)
+                flops = step_flops(
+                    models.parameter_count,
+                    texts.tokens,
+                    mixed_in_tokens(mixed_in, config, step),
+                    ppo.epochs,
+                    trained,
+                    adapters=config.model.adapter is not None,
+                )
                 metrics["mfu"] = flops / log.seconds / peak
-                if models.critic is None:
+                if ppo.advantage != "gae":
                     metrics = {name: x for name, x in metrics.items() if name not in OF_THE_CRITIC}
                 if every and (step + 1) % every == 0:
                     with log.timed("evaluation"):

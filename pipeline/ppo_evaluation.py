@@ -135,7 +135,7 @@ def compare(
     """The policy against its reference, and against the base model for the eye."""
     texts = _texts(prompts, after)
     messages = [prompt.messages for prompt in prompts]
-    logprobs_BT, _ = models.logprobs(texts)
+    logprobs_BT, *_ = models.logprobs(texts)
     kl_BT = k1(logprobs_BT, models.reference_logprobs(texts))
     return Compared(
         prompts=prompts,

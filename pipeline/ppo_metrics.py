@@ -10,6 +10,7 @@ from torch import Tensor
 
 from align.pipeline import ranks
 from align.policy.advantage import masked_mean
+from align.policy.config import PPOConfig
 from align.policy.kl import k1, k3
 from align.policy.loss import LossSum
 
@@ -76,8 +77,9 @@ OF_THE_CRITIC = ("loss/value", "val/clipfrac", "val/explained_variance")
 class Updates:
     """Sums over the micro-batches of some optimiser steps, on this rank."""
 
-    def __init__(self, ptx_coef: float = 0.0) -> None:
-        self._ptx_coef = ptx_coef
+    def __init__(self, ppo: PPOConfig) -> None:
+        self._ptx_coef = ppo.ptx_coef
+        self._value_coef = ppo.value_coef if ppo.has_value_head else 1.0
         self._gap = 0.0
         self._sums = dict.fromkeys(SUMMED, 0.0)
 
@@ -122,7 +124,8 @@ class Updates:
         total = dict(zip(SUMMED, ranks.sum_over_ranks(sums).tolist(), strict=True))
         ptx, ptx_tokens, tokens = (total.pop(name) for name in ("ptx", "ptx_tokens", "tokens"))
         means = {name: part / tokens for name, part in total.items()}
-        means["loss"] = means["loss/policy"] + means["loss/value"] + means.pop("kl")
+        value = self._value_coef * means["loss/value"]
+        means["loss"] = means["loss/policy"] + value + means.pop("kl")
         if ptx_tokens:
             means["loss/ptx"] = ptx / ptx_tokens
             means["loss"] += self._ptx_coef * means["loss/ptx"]
@@ -148,11 +151,16 @@ def measured_peak(device: torch.device) -> float:
     return 2 * size**3 / best
 
 
-def step_flops(parameters: int, tokens: int, epochs: int, trained: int) -> float:
+def step_flops(
+    parameters: int, tokens: int, mixed_in: int, epochs: int, trained: int, *, adapters: bool
+) -> float:
     """Operations of one PPO step, at 2 per parameter and token forward and 6 with backward.
 
     Forward: sampling, reference, reward model and the `trained` ones, policy and critic, which
-    then train for `epochs` passes. Attention scores are not counted. Source: Kaplan et al. 2020
-    (arXiv:2001.08361), section 2.1.
+    then train for `epochs` passes; the policy also on the tokens `mixed_in` by all of them. Where
+    `adapters` are trained, backward has no gradients of the base's weights to make, and 6 is 4.
+    Attention scores are not counted. Source: Kaplan et al. 2020 (arXiv:2001.08361), section 2.1.
     """
-    return parameters * tokens * ((3 + trained) * 2 + trained * 6 * epochs)
+    learning = 4 if adapters else 6
+    passes = (3 + trained) * 2 + trained * learning * epochs
+    return parameters * (tokens * passes + mixed_in * learning)

@@ -30,13 +30,15 @@ from align.policy.model import (
     load_tokenizer,
 )
 from align.policy.places import identity_of
+from align.policy.value_head import PolicyWithValues, logprobs_and_values
 
 
 class SeparateModels:
     """Every model with weights of its own, all of which the trained ones train."""
 
     def __init__(self, model: PreTrainedModel, path: Path, config: RunConfig) -> None:
-        self._config, self.train, self.policy = config, config.train, model
+        self._config, self.train, self._model = config, config.train, model
+        self.policy = PolicyWithValues(model) if config.ppo.has_value_head else model
         self.reference = self._frozen(load_causal_lm(path, config.model))
 
     def critic(self, path: Path) -> TokenScores:
@@ -47,15 +49,15 @@ class SeparateModels:
         """A reward model, or a rule classifier, frozen."""
         return self._frozen(self.critic(path))
 
-    def whole_policy(self) -> Iterator[tuple[str, Tensor]]:
-        """Its parameters by name, one at a time; every rank must exhaust it."""
-        for name, parameter in self.policy.named_parameters():
+    def policy_weights(self, *, trained_only: bool) -> Iterator[tuple[str, Tensor]]:
+        """Its parameters by name, all of them trained; every rank must exhaust it."""
+        for name, parameter in self._model.named_parameters():
             with gathered(parameter):
                 yield name, parameter.detach()
 
     def published(self) -> PreTrainedModel:
         """The policy."""
-        return self.policy
+        return self._model
 
     def _frozen(self, model: nn.Module) -> Any:
         return frozen(model, self.train, this_device())
@@ -64,7 +66,8 @@ class SeparateModels:
 class Models:
     """Policy and critic, each under its own optimiser; reference and rewards, frozen.
 
-    Only generalised advantage estimation has a critic. Texts are `packed` where all can read that.
+    Only generalised advantage estimation has a critic, which may be a head of the policy. Texts are
+    `packed` where all can read that.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
@@ -76,6 +79,7 @@ class Models:
             *mix_identities(config, directory),
         ]
         self._temperature = config.rollout.temperature
+        self._has_value_head = config.ppo.has_value_head
         self._budget = config.train.micro_batch_tokens
         check_context(policy_path, config.model, config.data.max_length)
         self.tokenizer = load_tokenizer(policy_path, config.model)
@@ -94,7 +98,7 @@ class Models:
         self.policy = Engine(parts.policy, config.ppo.learning_rate, updates, train)
         self._reference = parts.reference
         self.critic: Engine | None = None
-        if config.ppo.advantage == "gae":
+        if config.ppo.has_critic:
             critic = parts.critic(reward_path)
             self.packed &= critic.reads_packed
             self.critic = Engine(critic, config.ppo.critic_learning_rate, updates, train)
@@ -106,9 +110,7 @@ class Models:
 
     def policy_weights(self, *, trained_only: bool) -> Iterator[tuple[str, Tensor]]:
         """What the rollout workers hold, or what of it changes; every rank must exhaust it."""
-        if trained_only:
-            return self.policy.parameters(trainable_only=True)
-        return self._parts.whole_policy()
+        return self._parts.policy_weights(trained_only=trained_only)
 
     def published_policy(self) -> PreTrainedModel | PeftModel:
         """What the stage publishes; it must be the last thing that is asked."""
@@ -125,15 +127,18 @@ class Models:
         """Where inputs belong."""
         return self.policy.device
 
-    def logprobs(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the response tokens under the policy, and its entropy, (B, T)."""
-        stacked_BT2 = self._per_text(
+    def logprobs(self, texts: Texts) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of the response tokens under the policy, its entropy, and the values
+        of its head, (B, T); they are 0 without one."""
+        says = logprobs_and_values if self._has_value_head else _logprobs_without_values
+        stacked_BT3 = self._per_text(
             lambda batch: torch.stack(
-                response_logprobs(self.policy, batch, self._temperature, with_entropy=True), -1
+                says(self.policy, batch, self._temperature, with_entropy=True), -1
             ),
             texts,
         )
-        return stacked_BT2[..., 0], stacked_BT2[..., 1]
+        logprobs_BT, entropy_BT, values_BT = stacked_BT3.unbind(-1)
+        return logprobs_BT, entropy_BT, values_BT
 
     def reference_logprobs(self, texts: Texts) -> Tensor:
         """Log-probabilities of the response tokens under the reference, (B, T)."""
@@ -142,11 +147,17 @@ class Models:
         )
 
     def values(self, texts: Texts) -> Tensor:
-        """The critic's value before every response token, (B, T); 0 without a critic."""
+        """The value before every response token by a critic of its own, (B, T)."""
         critic = self.critic
-        if critic is None:
-            return torch.zeros(len(texts), max(map(len, texts.responses)))
+        assert critic is not None
         return self._per_text(lambda batch: response_values(critic, batch), texts)
 
     def _per_text(self, compute: Callable[[TextBatch], Tensor], texts: Texts) -> Tensor:
         return per_text(compute, texts, self._budget, self.device, packed=self.packed)
+
+
+def _logprobs_without_values(
+    policy: Callable[..., Any], batch: TextBatch, temperature: float, *, with_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    said = response_logprobs(policy, batch, temperature, with_entropy=with_entropy)
+    return *said, torch.zeros_like(said[0])

@@ -18,6 +18,7 @@ from align.pipeline.texts import Texts, chunks, empty_batch
 from align.policy.kl import ESTIMATORS
 from align.policy.logprobs import TextBatch, response_logprobs, response_values
 from align.policy.loss import kl_loss, policy_loss, value_loss
+from align.policy.value_head import logprobs_and_values
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def update(
     `update_kl_stop` away from the one that sampled, its step is the last. Every optimiser step
     takes as many of the `mixed_in` instructions as it has answers, if `ptx_coef` weighs them.
     """
-    ppo, seen = config.ppo, Updates(config.ppo.ptx_coef)
+    ppo, seen = config.ppo, Updates(config.ppo)
     number = first = step * ppo.epochs * ppo.minibatches
     rates: dict[str, float] = {}
     for epoch in range(ppo.epochs):
@@ -84,7 +85,7 @@ def _accumulate(
     experience: Experience, rows: list[int], models: Models, config: RunConfig
 ) -> Updates:
     """This rank's share of the gradient of one optimiser step."""
-    seen = Updates()
+    seen = Updates(config.ppo)
     tokens = float(experience.mask_BT[rows].sum())
     budget = config.train.micro_batch_tokens
     plan = experience.texts.micro_batches(rows, budget, packed=models.packed)
@@ -96,7 +97,7 @@ def _accumulate(
             _accumulate_policy(part, batch, tokens, models, config, seen)
             _accumulate_critic(part, batch, tokens, models, config, seen)
         else:
-            _accumulate_nothing(models)
+            _accumulate_nothing(models, config)
     return seen
 
 
@@ -110,14 +111,17 @@ def _accumulate_policy(
 ) -> None:
     """The clipped policy loss, and KL from the reference if it is in the loss."""
     ppo = config.ppo
-    logprobs_BT, _ = response_logprobs(models.policy, batch, config.rollout.temperature)
+    logprobs_BT, values_BT = _policy_says(models, batch, config)
     old_BT, mask_BT = part.logprobs_BT, part.mask_BT
     policy = policy_loss(logprobs_BT, old_BT, part.advantages_BT, mask_BT, ppo.clip_range)
     kl = torch.zeros((), device=models.device)
     if part.kl_coef:
         estimator = ESTIMATORS[ppo.kl]
         kl = part.kl_coef * kl_loss(logprobs_BT, old_BT, part.reference_BT, mask_BT, estimator)
-    models.policy.backward((policy.loss + kl) / tokens)
+    value = torch.zeros((), device=models.device)
+    if values_BT is not None:
+        value = ppo.value_coef * _value_loss(values_BT, part, config, seen)
+    models.policy.backward((policy.loss + kl + value) / tokens)
     seen.add_policy(policy, kl, logprobs_BT, old_BT, mask_BT)
 
 
@@ -133,11 +137,26 @@ def _accumulate_critic(
     if models.critic is None:
         return
     values_BT = response_values(models.critic, batch)
-    value = value_loss(
-        values_BT, part.values_BT, part.returns_BT, part.mask_BT, config.ppo.value_clip_range
-    )
-    models.critic.backward(value.loss / tokens)
+    models.critic.backward(_value_loss(values_BT, part, config, seen) / tokens)
+
+
+def _value_loss(values_BT: Tensor, part: Experience, config: RunConfig, seen: Updates) -> Tensor:
+    """The clipped loss, summed over tokens."""
+    clip = config.ppo.value_clip_range
+    value = value_loss(values_BT, part.values_BT, part.returns_BT, part.mask_BT, clip)
     seen.add_value(value)
+    return value.loss
+
+
+def _policy_says(
+    models: Models, batch: TextBatch, config: RunConfig
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities, and values where a head on the policy's trunk says them."""
+    temperature = config.rollout.temperature
+    if config.ppo.has_value_head:
+        logprobs_BT, _, values_BT = logprobs_and_values(models.policy, batch, temperature)
+        return logprobs_BT, values_BT
+    return response_logprobs(models.policy, batch, temperature)[0], None
 
 
 def _accumulate_ptx(
@@ -163,9 +182,21 @@ def _accumulate_ptx(
         seen.add_ptx(loss, sum(len(texts.responses[row]) for row in micro_batch))
 
 
-def _accumulate_nothing(models: Models) -> None:
+def mixed_in_tokens(texts: Texts, config: RunConfig, step: int) -> int:
+    """Prompts and answers of the instructions that a whole update takes."""
+    ppo = config.ppo
+    if not ppo.ptx_coef:
+        return 0
+    count = ppo.epochs * ppo.batch_size
+    drawn = [row for _, row in stream(len(texts), config.seed, step * count, count)]
+    return sum(len(texts.prompts[row]) + len(texts.responses[row]) for row in drawn)
+
+
+def _accumulate_nothing(models: Models, config: RunConfig) -> None:
     """Keep in step with the ranks that have a micro-batch: ZeRO reduces during backward."""
     batch = empty_batch(models.device)
-    models.policy.backward(0 * response_logprobs(models.policy, batch, 1.0)[0].sum())
+    logprobs_BT, values_BT = _policy_says(models, batch, config)
+    nothing = logprobs_BT.sum() + (0 if values_BT is None else values_BT.sum())
+    models.policy.backward(0 * nothing)
     if models.critic:
         models.critic.backward(0 * response_values(models.critic, batch).sum())

@@ -24,7 +24,7 @@ from align.policy.adapters import add_adapter, peft_config
 from align.policy.config import AdapterConfig
 from align.policy.model import load_scalar_model
 from align.policy.places import identity_of
-from align.policy.trunk import STACKABLE, Names, Part, ScoresPart, Trunk
+from align.policy.trunk import STACKABLE, Names, Part, ScoresPart, Trunk, ValuesPart
 
 POLICY, CRITIC = "default", "critic"
 """Names of the trained adapters; the first is peft's own, under which a policy is stored."""
@@ -45,14 +45,19 @@ class SharedBase:
         self._trunk = self._placed(model)
         self._add(self._trunk, POLICY)
         self._known: dict[Path, tuple[Trunk, Names, Tensor, tuple[float, float]]] = {}
-        self.policy = Part(self._trunk, (POLICY,), trained=True)
+        self.policy: Part = (
+            ValuesPart(self._trunk, (POLICY,))
+            if config.ppo.has_value_head
+            else Part(self._trunk, (POLICY,), trained=True)
+        )
         self.reference = Part(self._trunk, (), trained=False)
 
-    def whole_policy(self) -> Iterator[tuple[str, Tensor]]:
-        """Base and adapter by name, one parameter at a time; every rank must exhaust it."""
+    def policy_weights(self, *, trained_only: bool) -> Iterator[tuple[str, Tensor]]:
+        """The adapter, or base and adapter, by name; every rank must exhaust it."""
         for name, parameter in self._trunk.whole(POLICY):
-            with gathered(parameter):
-                yield name, parameter.detach()
+            if parameter.requires_grad or not trained_only:
+                with gathered(parameter):
+                    yield name, parameter.detach()
 
     def published(self) -> PeftModel:
         """The policy for itself. It ends the use of the other parts."""
@@ -84,6 +89,7 @@ class SharedBase:
         head: Any = model.get_submodule("score")
         head_1D = head.weight.detach().clone()
         trunk = self._placed(model)
+        head_1D = head_1D.to(next(model.parameters()))  # to the same place, in the same precision
         return trunk, (), head_1D, _units(model.config.to_dict())
 
     def _add(self, trunk: Trunk, name: str) -> None:

@@ -55,7 +55,7 @@ def peft_config(adapter: AdapterConfig, *, scalar: bool) -> PeftConfig:
         name: _checked(f"model.peft.{name}", value, hints.get(name), known, kind)
         for name, value in adapter.options.items()
     }
-    with _one_line(kind):
+    with in_one_line(kind):
         config: PeftConfig = made(task_type="SEQ_CLS" if scalar else "CAUSAL_LM", **options)
     return config
 
@@ -72,7 +72,7 @@ def add_adapter(
     config = peft_config(adapter, scalar=scalar)
     base = {id(parameter) for parameter in model.parameters()}
     before = _logits(model) if check else None
-    with torch.random.fork_rng(devices=[]), _one_line(adapter.type):
+    with torch.random.fork_rng(devices=[]), in_one_line(adapter.type):
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     if any(p.requires_grad and id(p) in base for p in adapted.parameters()):
@@ -149,7 +149,7 @@ def _checked(key: str, value: Any, hint: Any, known: list[str], kind: str) -> An
 
 
 @contextmanager
-def _one_line(kind: str) -> Iterator[None]:
+def in_one_line(kind: str) -> Iterator[None]:
     """What peft says against a config, in one line; what it merely warns of is left out."""
     with warnings.catch_warnings():
         # It reads a name that transformers is to drop, and says what it does about GPT-2's layers.

@@ -9,6 +9,7 @@ from align.data.config import Section
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 KLEstimator = Literal["k1", "k2", "k3"]
+Critic = Literal["reward_model", "trunk"]
 AdvantageEstimator = Literal["gae", "grpo", "rloo", "reinforce++"]
 
 
@@ -169,6 +170,11 @@ class PPOConfig(Section):
     advantage: AdvantageEstimator = "gae"
     """`gae` trains a critic. The others train none: grpo and rloo compare the answers to a prompt,
     reinforce++ compares those of the batch."""
+    critic: Critic = "reward_model"
+    """Of `gae`: a model of its own that starts from the reward model, or a head on the trunk of the
+    policy, which costs no pass of its own and learns with the policy's optimiser."""
+    value_coef: float = Field(default=0.1, gt=0)
+    """Weight of the loss of a critic on the trunk in the loss of the policy."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount per token."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
@@ -213,6 +219,24 @@ class PPOConfig(Section):
             raise ValueError(
                 f"ppo.advantage: {self.advantage} compares answers to one prompt: set "
                 "ppo.samples_per_prompt to 2 or more"
+            )
+        return self
+
+    @property
+    def has_critic(self) -> bool:
+        """A critic of its own, with its own optimiser."""
+        return self.advantage == "gae" and self.critic == "reward_model"
+
+    @property
+    def has_value_head(self) -> bool:
+        """A critic on the trunk of the policy."""
+        return self.advantage == "gae" and self.critic == "trunk"
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_critic(self) -> "PPOConfig":
+        if self.critic == "trunk" and self.advantage != "gae":
+            raise ValueError(
+                f"ppo.critic: trunk goes with ppo.advantage gae; {self.advantage} has no critic"
             )
         return self
 

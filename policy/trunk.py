@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from align.policy.adapters import in_one_line
 from align.policy.attention import reads_packed
+from align.policy.value_head import LogitsAndValues, logits_and_values, new_head
 
 Names = tuple[str, ...]
 """Adapters that are used together; none is the base alone."""
@@ -53,7 +55,7 @@ class Trunk:
     def add(self, name: str, config: PeftConfig, *, trained: bool, seed: int = 0) -> None:
         """A new adapter of its own; only one that is `trained` gets gradients."""
         config.task_type = None  # peft would look for the methods of one kind of model
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), in_one_line(PeftType(config.peft_type).value):
             torch.manual_seed(seed)
             if self._adapted is None:
                 self._adapted = get_peft_model(self.model, config, adapter_name=name)
@@ -92,6 +94,7 @@ class Trunk:
 
     def alone(self, name: str) -> PeftModel:
         """The base with one adapter, in peft's wrapper; the others are dropped for good."""
+        self._use((name,))
         for other in self._parameters.keys() - {name}:
             self.adapted.delete_adapter(other)
         return self.adapted
@@ -168,6 +171,18 @@ class Part(nn.Module):
     def forward(self, **inputs: Any) -> Any:
         """What the causal model says."""
         return self.trunk(self.names, head=True, **inputs)
+
+
+class ValuesPart(Part):
+    """A policy that also says a value for every token, by a head that is trained with it."""
+
+    def __init__(self, trunk: Trunk, names: Names) -> None:
+        super().__init__(trunk, names, trained=True)
+        self.head = new_head(trunk.model)
+
+    def forward(self, **inputs: Any) -> LogitsAndValues:
+        """Logits and values."""
+        return logits_and_values(super().forward, self.trunk.model, self.head, inputs)
 
 
 class ScoresPart(Part):

@@ -66,6 +66,18 @@ class Table(nn.Module):
         return first_V if tokens == 1 else first_V[:, None] * self.second_VV.softmax(-1)
 
 
+class TableWithValues(Table):
+    """One module that says both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = Values()
+
+    def forward(self, input_ids: Tensor, use_cache: bool, logits_to_keep: Tensor) -> Any:
+        output = super().forward(input_ids, use_cache, logits_to_keep)
+        return SimpleNamespace(logits=output.logits, token_values=self.values(input_ids))
+
+
 class Values(nn.Module):
     """What the critic says before the first token, and before the second after each first one."""
 
@@ -89,13 +101,17 @@ def trained(tokens: int, **settings: Any) -> Tensor:
     """What PPO makes of the reference: the chances of every answer."""
     config = config_with(**settings)
     ppo, score = config.ppo, SCORE_V if tokens == 1 else SCORE_VV
-    table, updates = Table(), STEPS * ppo.epochs
+    table = TableWithValues() if ppo.has_value_head else Table()
+    updates = STEPS * ppo.epochs
     models: Any = SimpleNamespace(
         policy=Engine(table, ppo.learning_rate, updates, config.train),
         critic=Engine(Values(), ppo.critic_learning_rate, updates, config.train),
         device=CPU,
         packed=False,
     )
+    says = models.critic
+    if isinstance(table, TableWithValues):
+        says, models.critic = table.values, None
     reference, generator = Table(), torch.Generator().manual_seed(0)
     credit = advantage.Credit(ppo.gamma, ppo.gae_lambda, ppo.samples_per_prompt)
     mask_BT = torch.ones(ANSWERS, tokens)
@@ -109,7 +125,7 @@ def trained(tokens: int, **settings: Any) -> Tensor:
         with torch.no_grad():
             logprobs_BT, _ = response_logprobs(models.policy, batch, 1.0)
             reference_BT, _ = response_logprobs(reference, batch, 1.0)
-            values_BT = response_values(models.critic, batch)
+            values_BT = response_values(says, batch)
         in_reward = ppo.kl_coef if ppo.kl_in == "reward" else 0.0
         kl_BT = kl.ESTIMATORS[ppo.kl](logprobs_BT, reference_BT)
         rewards_BT = kl.shaped_rewards(score.flatten()[drawn_B], kl_BT, mask_BT, in_reward)
@@ -153,6 +169,13 @@ def test_the_closed_form_is_that_of_the_specification() -> None:
 def test_ppo_finds_the_optimum(tokens: int, beta: float) -> None:
     assert distance(Table().chances(tokens), optimum(tokens, beta)) > 0.1  # there is a way to go
     assert distance(trained(tokens, kl_coef=beta), optimum(tokens, beta)) < 0.02
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 1.0])
+def test_a_critic_on_the_trunk_finds_it_too(beta: float) -> None:
+    """The value is learnt by the policy's optimiser, with a weight in its loss."""
+    found = trained(2, kl_coef=beta, critic="trunk", value_coef=0.5)
+    assert distance(found, optimum(2, beta)) < 0.02
 
 
 @pytest.mark.parametrize("tokens", [1, 2])

@@ -15,6 +15,7 @@ from align.pipeline.ppo_metrics import (
     objective_metrics,
     step_flops,
 )
+from align.policy.config import PPOConfig
 from align.policy.kl import shaped_rewards
 from align.policy.loss import policy_loss, value_loss
 
@@ -70,12 +71,12 @@ def test_the_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_const
 def test_updates_average_over_the_tokens_of_all_micro_batches() -> None:
     new, old, advantages, values, old_values, returns = draws(6)
     new, old = 0.3 * new, 0.3 * old
-    seen = Updates()
+    seen = Updates(PPOConfig())
     for rows in ([0, 2], [1]):
         mask = MASK[rows]
         policy = policy_loss(new[rows], old[rows], advantages[rows], mask, 0.2)
         value = value_loss(values[rows], old_values[rows], returns[rows], mask, 0.2)
-        part = Updates()
+        part = Updates(PPOConfig())
         part.add_policy(policy, torch.tensor(float(len(rows))), new[rows], old[rows], mask)
         part.add_value(value)
         seen.include(part)
@@ -97,7 +98,7 @@ def test_updates_average_over_the_tokens_of_all_micro_batches() -> None:
 
 def test_in_the_first_pass_the_ratio_is_one() -> None:
     logprobs, advantages = draws(2)
-    seen = Updates()
+    seen = Updates(PPOConfig())
     policy = policy_loss(logprobs, logprobs, advantages, MASK, 0.2)
     seen.add_policy(policy, torch.zeros(()), logprobs, logprobs, MASK)
     found = seen.metrics()
@@ -105,9 +106,14 @@ def test_in_the_first_pass_the_ratio_is_one() -> None:
 
 
 def test_operations_grow_with_parameters_tokens_and_passes() -> None:
-    assert step_flops(10, tokens=100, epochs=1, trained=2) == 10 * 100 * (10 + 12)
-    assert step_flops(10, tokens=100, epochs=4, trained=2) == 10 * 100 * (10 + 48)
-    assert step_flops(10, tokens=100, epochs=4, trained=1) == 10 * 100 * (8 + 24)
+    def flops(epochs: int, trained: int, mixed_in: int = 0, *, adapters: bool = False) -> float:
+        return step_flops(10, 100, mixed_in, epochs, trained, adapters=adapters)
+
+    assert flops(epochs=1, trained=2) == 10 * 100 * (10 + 12)
+    assert flops(epochs=4, trained=2) == 10 * 100 * (10 + 48)
+    assert flops(epochs=4, trained=1) == 10 * 100 * (8 + 24)
+    assert flops(epochs=4, trained=1, mixed_in=7) - flops(epochs=4, trained=1) == 10 * 7 * 6
+    assert flops(epochs=4, trained=2, mixed_in=7, adapters=True) == 10 * (100 * (10 + 32) + 7 * 4)
 
 
 def test_the_measured_peak_is_a_rate() -> None:

@@ -17,7 +17,11 @@ CARRIED = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("model.lora={r: 4}",)], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("model.lora={r: 4}",), ("model.lora={r: 4}", "ppo.critic=trunk"), ("ppo.critic=trunk",)],
+    ids=["whole", "adapters", "adapters-trunk", "whole-trunk"],
+)
 def test_what_ppo_adapts_goes_on_bit_by_bit(
     more: tuple[str, ...],
     tiny_run: Path,

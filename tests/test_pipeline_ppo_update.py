@@ -20,6 +20,7 @@ from align.policy.kl import shaped_rewards
 from align.policy.logprobs import response_logprobs, response_values
 from align.policy.model import TokenScores
 from align.policy.rollout import pad_rows
+from align.policy.value_head import PolicyWithValues
 
 pytestmark = [
     pytest.mark.usefixtures("one_rank"),
@@ -77,7 +78,9 @@ class Small:
         packed: bool = True,
     ):
         self.packed = packed
-        self.policy = Engine(causal("llama"), config.ppo.learning_rate, 100, config.train)
+        values = config.ppo.has_value_head
+        policy = PolicyWithValues(causal("llama")) if values else causal("llama")
+        self.policy = Engine(policy, config.ppo.learning_rate, 100, config.train)
         rate = config.ppo.critic_learning_rate
         self.critic = (
             Engine(TokenScores(scalar("llama")), rate, 100, config.train) if critic else None
@@ -152,9 +155,10 @@ def test_in_later_passes_the_policy_has_moved(tiny_causal: Tiny, tiny_scalar: Ti
     assert metrics["policy/approxkl"] > 1e-4 and metrics["val/ratio"] != 1
 
 
+@pytest.mark.parametrize("critic", ["reward_model", "trunk"])
 @pytest.mark.parametrize(("budget", "zero_stage"), [(32, 0), (200, 0), (60, 1), (60, 2), (60, 3)])
 def test_micro_batches_change_no_gradient(
-    tiny_causal: Tiny, tiny_scalar: Tiny, budget: int, zero_stage: int
+    tiny_causal: Tiny, tiny_scalar: Tiny, budget: int, zero_stage: int, critic: str
 ) -> None:
     """Two minibatches, KL in the loss and instructions mixed in; weights agree to 1e-6."""
 
@@ -165,10 +169,11 @@ def test_micro_batches_change_no_gradient(
             kl="k2",
             kl_in="loss",
             ptx_coef=0.5,
+            critic=critic,
         )
         smaller = config.train.model_copy(update={"micro_batch_tokens": micro_batch_tokens})
         config = config.model_copy(update={"train": smaller})
-        models: Any = Small(config, tiny_causal, tiny_scalar)
+        models: Any = Small(config, tiny_causal, tiny_scalar, critic=critic != "trunk")
         seen = update(experience_of(models, config, 0.3), models, config, 0, texts(20, seed=1))
         return seen, models.weights()
 
@@ -218,6 +223,16 @@ def test_without_a_critic_the_policy_learns_alone(tiny_causal: Tiny, tiny_scalar
     before = models.weights()
     metrics = update(experience_of(models, config), models, config, 0, NOTHING)
     assert metrics["loss/value"] == 0 and not torch.equal(before, models.weights())
+
+
+def test_a_head_on_the_trunk_learns_with_its_weight_in_the_loss(tiny_causal: Tiny) -> None:
+    config = config_with(critic="trunk", value_coef=0.3, epochs=6)
+    models: Any = Small(config, tiny_causal, tiny_causal, critic=False)
+    experience = experience_of(models, config)
+    first = update(experience, models, config, 0, NOTHING)
+    assert first["loss"] == pytest.approx(first["loss/policy"] + 0.3 * first["loss/value"])
+    again = update(experience_of(models, config), models, config, 1, NOTHING)
+    assert 0 < again["loss/value"] < first["loss/value"]
 
 
 def test_the_loss_on_instructions_is_that_of_sft(tiny_causal: Tiny, tiny_scalar: Tiny) -> None:

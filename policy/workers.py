@@ -33,6 +33,7 @@ from align.policy.handout import HandOut
 from align.policy.rollout import Sample, SampleRequest, cut_units
 from align.policy.sample import SamplingSettings, check_room
 from align.policy.sampler import Sampler
+from align.policy.vllm_engine import VLLMSampler, VLLMSettings
 from align.policy.weights import Packed, checksum
 
 START_SECONDS = 300
@@ -70,6 +71,7 @@ class RolloutWorkers:
         gpus: float = 0.0,
         tokenizer: PreTrainedTokenizerBase | None = None,
         unit_seconds: float = 600.0,
+        vllm: VLLMSettings | None = None,
     ) -> None:
         """The tokenizer is for stop texts; a unit that takes longer than `unit_seconds` hangs.
 
@@ -77,14 +79,16 @@ class RolloutWorkers:
         """
         self._config, self._unit_seconds = config, unit_seconds
         self._group = reserve(count, cpus, gpus)
-        actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(Sampler)
+        self._sleeps = vllm is not None and vllm.sleeps
+        sampler, last = (VLLMSampler, vllm) if vllm else (Sampler, tokenizer)
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(sampler)
 
         def start(worker: int) -> Any:
             return actor.options(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group, placement_group_bundle_index=worker
                 )
-            ).remote(config, adapter, dtype, threads, tokenizer)
+            ).remote(config, adapter, dtype, threads, last)
 
         self._start = start
         self._actors = [start(worker) for worker in range(count)]
@@ -140,6 +144,8 @@ class RolloutWorkers:
                 hand_out.free(call.worker)
             if call.unit is not None and samples is not None:
                 drawn |= zip(units[call.unit], samples, strict=True)
+        if self._sleeps:  # one that is dead is noticed when there is work again
+            ray.wait(naps := [a.sleep.remote() for a in self._actors], num_returns=len(naps))
         return [drawn[index] for index in range(len(requests))]
 
     def _load(self, worker: int, *, again: bool = False) -> None:

@@ -1,6 +1,7 @@
 # make demo   the three stages on what ships with align, then where the report is
 # make test   the tests; `make test-all` adds the slow ones
 # make test-slurm  installs Slurm on this machine (Debian, root), starts it and has it run jobs
+# make test-vllm  runs what needs vLLM, on CPUs, in an environment of its own (build/venv-vllm)
 # make check  format, lint, types, generated docs, architecture
 # make venv   only the environment, in .venv
 # make clean  remove what the tools left (not .venv, not runs/)
@@ -10,12 +11,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-for
 TYPES := build/src/align
+VLLM := build/venv-vllm
+VLLM_STAMP := $(VLLM)/installed-for
 
-.PHONY: venv demo test test-all test-slurm check types clean
+.PHONY: venv demo test test-all test-slurm test-vllm check types clean
 
 # A moved or copied checkout would run the code of the tree that its environment was made for.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
+endif
+ifneq ($(shell cat $(VLLM_STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(VLLM_STAMP)
 endif
 
 # One clear line for what is missing, before anything is downloaded.
@@ -56,6 +62,20 @@ test-slurm: venv
 	@command -v slurmctld > /dev/null || test -x /usr/sbin/slurmctld || \
 		apt-get install --yes --no-install-recommends slurm-wlm munge
 	$(BIN)/python -m pytest tests/slurm tests/test_pipeline_submit_slurm.py
+
+test-vllm: $(VLLM_STAMP)
+	$(VLLM)/bin/python -m pytest tests/test_policy_vllm_weights.py tests/test_policy_vllm_engine.py \
+		tests/test_pipeline_vllm.py
+
+# Its pins are the whole set and are not resolved: constraints-vllm.txt says why.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	$(REQUIREMENTS)
+	@test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || rm -rf $(VLLM)
+	@test -d $(VLLM) || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --no-deps --requirement constraints-vllm.txt
+	$(VLLM)/bin/python -m pip install --no-deps --editable .
+	$(VLLM)/bin/python -m align.pipeline.shared_memory_op
+	@printf '%s' "$(CURDIR)" > $@
 
 check: venv
 	$(BIN)/ruff format --check .

@@ -119,11 +119,12 @@ def run(
 ) -> int:
     """Run one stage or all three. The same command again goes on where the last one stopped."""
     from align.pipeline.dry_run import describe
-    from align.pipeline.inputs import check_inputs
+    from align.pipeline.inputs import check_engine, check_inputs
 
     settings, stages, directory = _run_of(config, overrides, stage, run_dir)
     point = _resume_point(resume, directory)
     check_inputs(settings, stages)
+    check_engine(settings, stages)
     if dry_run:
         print(describe(settings, stages, directory), end="")
         return 0

@@ -238,11 +238,16 @@ class RunConfig(Section):
                 f"rm.rankings ({self.rm.rankings}) and feedback.noise ({self.feedback.noise}): "
                 "only pairs have a noise; set rm.rankings to pairs or feedback.noise to none"
             )
-        apart = self.cluster.rollout_gpus or 0
-        if apart > self.rollout.workers:
+        apart, shards = self.cluster.rollout_gpus or 0, self.rollout.tensor_parallel_size
+        if apart > self.rollout.workers * shards:
             raise ValueError(
                 f"cluster.rollout_gpus ({apart}) exceeds rollout.workers ({self.rollout.workers}): "
-                "a worker samples on one GPU"
+                "a worker samples on one GPU, or on rollout.tensor_parallel_size"
+            )
+        if shards > 1 and self.cluster.rollout_gpus not in (None, self.rollout.workers * shards):
+            raise ValueError(
+                f"cluster.rollout_gpus ({apart}) must be rollout.workers x "
+                f"rollout.tensor_parallel_size ({self.rollout.workers * shards}), or left out"
             )
         if apart and self.train.ranks == 1:
             raise ValueError(

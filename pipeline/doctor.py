@@ -21,7 +21,7 @@ from rich.text import Text
 from align.data.errors import UserError
 from align.pipeline.config import STAGES, RunConfig
 from align.pipeline.finding import Finding
-from align.pipeline.inputs import check_inputs
+from align.pipeline.inputs import check_engine, check_inputs
 from align.pipeline.loading import load_config
 
 GIB = 2**30
@@ -191,6 +191,7 @@ def _config(config: str | None) -> Iterator[Finding]:
     try:
         settings = load_config(config)
         check_inputs(settings, STAGES)
+        check_engine(settings, STAGES)
     except UserError as error:
         for problem in str(error).splitlines():
             yield Finding("config", "fail", problem, f"correct {config}, or bring what it names")

@@ -1,5 +1,6 @@
 """Whether what the config names is there, before anything expensive starts."""
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def check_inputs(config: RunConfig, stages: tuple[str, ...], elsewhere: Path | N
             problems.append(f"{key}: {path} does not exist; give the path of a file or folder")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def check_engine(config: RunConfig, stages: tuple[str, ...]) -> None:
+    """Raises UserError if answers are to come from vLLM and it is not installed here."""
+    wanted = "ppo" in stages and config.rollout.engine == "vllm"
+    if wanted and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "rollout.engine: vllm is not installed here: `pip install 'align-rlhf[vllm]'` on a "
+            "GPU, as in docs/vllm.md on CPUs, or set rollout.engine to own"
+        )
 
 
 def _model_problems(config: RunConfig) -> Iterator[str]:

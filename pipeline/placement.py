@@ -20,11 +20,13 @@ class Placement:
     workers: int
     worker_gpus: int
     """GPUs of the workers alone; 0 where they share those of the ranks."""
+    shards: int = 1
+    """GPUs of one worker; several are all its own."""
 
     @property
     def gpus(self) -> int:
         """GPUs in all."""
-        return self.ranks + self.worker_gpus
+        return max(self.ranks + self.worker_gpus, self.shards)
 
     @property
     def rank_share(self) -> float:
@@ -40,6 +42,8 @@ class Placement:
     def worker_share(self) -> float:
         """Of one GPU, for each worker. One rank alone is none of Ray's, so all of its GPU is
         theirs."""
+        if self.shards > 1:
+            return float(self.shards)
         free = 1.0 if self.worker_gpus or self.ranks == 1 else 1 - RANK_SHARE
         return int(10_000 * free / self.workers_per_gpu) / 10_000  # Ray counts in 1/10000
 
@@ -48,5 +52,7 @@ def placement(config: RunConfig) -> Placement:
     """What the config asks for; without `cluster.rollout_gpus` several ranks leave one GPU to the
     workers, and one rank shares its own."""
     ranks, asked = config.train.ranks, config.cluster.rollout_gpus
-    apart = (1 if ranks > 1 else 0) if asked is None else asked
-    return Placement(ranks, config.rollout.workers, apart)
+    shards = config.rollout.tensor_parallel_size
+    derived = config.rollout.workers * shards if shards > 1 else 1
+    apart = (derived if ranks > 1 else 0) if asked is None else asked
+    return Placement(ranks, config.rollout.workers, apart, shards)

@@ -13,11 +13,13 @@ from align.pipeline import ranks
 from align.pipeline.answers import EVALUATION_STEP, evaluation_settings, sampling_settings
 from align.pipeline.config import RunConfig
 from align.pipeline.launch import Shares
+from align.pipeline.placement import placement
 from align.pipeline.ppo_guards import check_agreement
 from align.pipeline.ppo_models import Models
 from align.pipeline.prompts import EncodedPrompt
 from align.policy.rollout import Sample, SampleRequest, pad_rows
 from align.policy.sample import SamplingSettings
+from align.policy.vllm_engine import VLLMSettings
 from align.policy.weights import pack
 from align.policy.workers import RolloutWorkers
 
@@ -86,6 +88,7 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
                 shares.worker_gpus,
                 models.tokenizer,
                 60 * config.rollout.unit_minutes,
+                _vllm(config, shares),
             )
         )
 
@@ -95,3 +98,16 @@ def rollouts(config: RunConfig, models: Models, shares: Shares) -> Iterator[Roll
     finally:
         for workers in opened:
             workers.close()
+
+
+def _vllm(config: RunConfig, shares: Shares) -> VLLMSettings | None:
+    """What vLLM is made for, if it is the engine."""
+    rollout = config.rollout
+    if rollout.engine == "own":
+        return None
+    return VLLMSettings(
+        rollout.rows_per_unit,
+        config.data.max_prompt_length + rollout.max_new_tokens,
+        rollout.tensor_parallel_size,
+        sleeps=shares.worker_gpus > 0 and placement(config).worker_gpus == 0,
+    )

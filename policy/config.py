@@ -114,8 +114,12 @@ class RolloutConfig(Section):
         for name in ("top_k", "top_p", "min_new_tokens")
     }
 
+    engine: Literal["own", "vllm"] = "own"
+    """`vllm` is faster on GPUs, needs the extra of that name, and promises no bits."""
     workers: int = Field(default=2, gt=0)
     """Ray actors that sample."""
+    tensor_parallel_size: int = Field(default=1, gt=0)
+    """GPUs, on CPUs processes, over which vLLM shards the model of each worker."""
     temperature: float = Field(default=1.0, gt=0)
     """Also divides the logits wherever log-probabilities are computed."""
     max_new_tokens: int = Field(default=64, gt=0)
@@ -126,6 +130,19 @@ class RolloutConfig(Section):
     """Answers decoded together; the unit of work handed to a worker."""
     unit_minutes: float = Field(default=10.0, gt=0)
     """A worker that takes longer over a unit hangs: it is ended, and another draws the unit."""
+
+    @model_validator(mode="after")
+    def _engines_can_what_is_asked(self) -> "RolloutConfig":
+        if self.engine == "own" and self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"rollout.tensor_parallel_size ({self.tensor_parallel_size}) needs rollout.engine "
+                "vllm: a worker of our own has its model whole"
+            )
+        if self.engine == "vllm" and self.stop:
+            raise ValueError(
+                "rollout.stop needs rollout.engine own: vLLM works on token ids here and sees no text"
+            )
+        return self
 
 
 class PPOConfig(Section):

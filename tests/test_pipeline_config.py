@@ -54,6 +54,14 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
             ("ppo.batch_size", "ppo.samples_per_prompt"),
         ),
         ({"ppo": {"advantage": "rloo"}}, ("ppo.advantage", "ppo.samples_per_prompt")),
+        (
+            {"rollout": {"tensor_parallel_size": 2}},
+            ("rollout.tensor_parallel_size", "rollout.engine"),
+        ),
+        (
+            {"rollout": {"stop": ["\n"], "engine": "vllm"}},
+            ("rollout.stop", "rollout.engine"),
+        ),
         ({"ppo": {"kl_in": "loss"}}, ("ppo.kl_in", "ppo.kl")),
         ({"ppo": {"kl_coef": 0, "kl_target": 6}}, ("ppo.kl_target", "ppo.kl_coef")),
         ({"data": {"prompts": [{"format": "alpaca"}]}}, ("format: alpaca", "path")),

@@ -1,5 +1,6 @@
 """YAML and `--set` become a config; what is wrong is one line with place, key, value and remedy."""
 
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from align.data import core_yaml
 from align.data.errors import ConfigError, UserError
 from align.pipeline.config import STAGES, RunConfig
-from align.pipeline.inputs import check_inputs
+from align.pipeline.inputs import check_engine, check_inputs
 from align.pipeline.loading import dump_config, load_config
 
 Write = Callable[[str], Path]
@@ -433,6 +434,21 @@ def test_a_gguf_file_is_looked_for_in_its_package(
     assert complaint_about(config, "ppo") == [f"model.gguf_file: no m.gguf in {folder}"]
     (folder / "m.gguf").touch()
     check_inputs(config, ("ppo",))
+
+
+def test_vllm_is_missed_before_anything_starts(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(write("name: a\nrollout: {engine: vllm}\n"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        check_engine(config, ("ppo",))
+    assert str(caught.value) == (
+        "rollout.engine: vllm is not installed here: `pip install 'align-rlhf[vllm]'` on a GPU, as "
+        "in docs/vllm.md on CPUs, or set rollout.engine to own"
+    )
+    check_engine(config, ("sft", "rm"))
+    check_engine(load_config(write("name: a\n")), STAGES)
 
 
 def test_only_the_stages_that_run_need_their_inputs(write: Write) -> None:

@@ -84,6 +84,22 @@ def test_what_cannot_be_placed_dies_at_load(
         run_config(ranks, workers, rollout_gpus=rollout_gpus)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "workers", "shards", "gpus", "worker_gpus"),
+    [(4, 2, 2, 8, 4), (1, 1, 2, 2, 0), (8, 1, 8, 16, 8)],
+)
+def test_a_sharded_worker_has_whole_gpus(
+    ranks: int, workers: int, shards: int, gpus: int, worker_gpus: int
+) -> None:
+    given = run_config(ranks, workers).model_dump()
+    given["rollout"] |= {"engine": "vllm", "tensor_parallel_size": shards}
+    made = placement(RunConfig.model_validate(given))
+    assert (made.gpus, made.worker_gpus, made.worker_share) == (gpus, worker_gpus, shards)
+    given["cluster"]["rollout_gpus"] = 1
+    with pytest.raises(ValueError, match=r"cluster.rollout_gpus \(1\) must be rollout.workers x"):
+        RunConfig.model_validate(given)
+
+
 def test_too_few_gpus_are_one_line_with_the_fix() -> None:
     check_gpus(run_config(7, 2, gpus_per_node=8))
     check_gpus(run_config(8, 8, gpus_per_node=8, rollout_gpus=0))

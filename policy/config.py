@@ -140,7 +140,7 @@ class RolloutConfig(Section):
             )
         if self.engine == "vllm" and self.stop:
             raise ValueError(
-                "rollout.stop needs rollout.engine own: vLLM works on token ids here and sees no text"
+                "rollout.stop needs rollout.engine own: vLLM works on token ids and sees no text"
             )
         return self
 

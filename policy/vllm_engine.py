@@ -8,21 +8,21 @@ of their own, and they end with it.
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from align.data.errors import UserError
 from align.policy.config import LoRAConfig
-from align.policy.model import add_lora
 from align.policy.rollout import FinishReason, Sample, SampleRequest
 from align.policy.sample import SamplingSettings
 from align.policy.vllm_weights import WeightReceiver, fingerprint
 from align.policy.weights import Packed, checksum
+from align.policy.whole_weights import layout_of, merged_weights, used_names
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # what ends the actor must end the engine
@@ -82,7 +82,8 @@ class VLLMSampler:
         if self._llm is None:  # a constructor that raises is taken for a worker that dies
             self._llm = started(self._config, self._dtype, self._settings)
         self._wake()
-        self._base = self._base or packed
+        if packed.keys() >= self._base.keys():  # not adapters alone
+            self._base = packed
         weights = dict(merged_weights(self._layout, self._base | packed, self._dtype))
         shards = self._llm.collective_rpc("take_weights", args=(weights,))
         # Tokens cached for one set of weights are wrong for the next.
@@ -143,55 +144,10 @@ def seed_of(noise_key: tuple[int, ...]) -> int:
     return int.from_bytes(digest, "little") >> 1  # vLLM takes 63 bits
 
 
-def layout_of(config: PretrainedConfig, lora: LoRAConfig | None) -> nn.Module:
-    """The trainer's model without its numbers: names, shapes, and what is tied or adapted."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-        return add_lora(model, lora, seed=0) if lora else model
-
-
-def merged_weights(
-    layout: nn.Module, packed: Packed, dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
-    """Whole weights by their Hugging Face names, with adapters merged into them.
-
-    W = W0 + (alpha / r) B A (Hu et al. 2021). So vLLM need not know of adapters, and their rank and
-    layers are free; but in bf16 W is rounded, which the trainer's sum is not. `layout` is the
-    trainer's model, of which no number is read.
-    """
-
-    def unpack(name: str) -> Tensor:
-        flat = torch.from_numpy(packed[name].copy()).view(dtype)
-        return flat.view(layout.get_parameter(name).shape)
-
-    for name in packed:
-        if ".lora_" in name:
-            continue
-        weight = unpack(name)
-        if name.endswith(".base_layer.weight"):
-            place = name.removesuffix(".base_layer.weight")
-            layer: Any = layout.get_submodule(place)
-            low_B, low_A = (unpack(f"{place}.lora_{x}.default.weight").float() for x in "BA")
-            update = layer.scaling["default"] * (low_B @ low_A)
-            weight = (weight.float() + (update.T if layer.fan_in_fan_out else update)).to(dtype)
-        yield plain_name(name), weight
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name in the model before it got adapters."""
-    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-
-
 def fingerprint_of(weights: Mapping[str, Tensor], layout: nn.Module) -> int:
     """What vLLM must hold: every weight as often as the model uses it, tied ones twice."""
-    names = {parameter: plain_name(name) for name, parameter in layout.named_parameters()}
     prints = {name: fingerprint(weight) for name, weight in weights.items()}
-    used = [
-        names[parameter]
-        for name, parameter in layout.named_parameters(remove_duplicate=False)
-        if ".lora_" not in name
-    ]
-    return sum(prints[name] for name in used) % 2**64
+    return sum(prints[name] for name in used_names(layout)) % 2**64
 
 
 def key_value_heads(config: Any) -> int:

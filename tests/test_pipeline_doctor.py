@@ -1,9 +1,10 @@
 """`align doctor` finds what is wrong with a machine and says how to mend it."""
 
+import importlib.util
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def test_a_healthy_machine_passes_every_check(
     assert all(
         word in printed for word in ("Python", "dependencies", "ninja", "memory", "disk", "Ray")
     )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
+def test_without_vllm_a_run_ends_before_it_begins(
+    tmp_path: Path, finished: Callable[..., str]
+) -> None:
+    run, config = tmp_path / "run", tmp_path / "mine.yaml"
+    arguments = ("--config", "tiny", "--run-dir", str(run), "--set", "rollout.engine=vllm")
+    printed = finished("run", *arguments, code=2)
+    assert printed.count("\n") == 1 and "rollout.engine: vllm is not installed here" in printed
+    assert not run.exists()
+    demo = "prompts: [{format: demo, rows: 8}], feedback: [{format: simulated, rows: 8}]"
+    config.write_text(f"name: a\ndata: {{{demo}, instructions: [{{format: demo, rows: 8}}]}}\n")
+    finished("doctor", "--config", str(config), code=0)
+    with config.open("a") as file:
+        file.write("rollout: {engine: vllm}\n")
+    assert "vllm is not installed here" in finished("doctor", "--config", str(config), code=2)
 
 
 def test_a_config_that_is_wrong_fails_with_its_complaint(

@@ -91,23 +91,6 @@ def test_a_sync_left_out_stops_ppo_at_the_next_step(tmp_path: Path, reward: Path
     assert "rollout workers and trainer disagree by" in printed
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
-def test_without_vllm_a_run_ends_before_it_begins(
-    tmp_path: Path, finished: Callable[..., str]
-) -> None:
-    run, config = tmp_path / "run", tmp_path / "mine.yaml"
-    arguments = ("--config", "tiny", "--run-dir", str(run), "--set", "rollout.engine=vllm")
-    printed = finished("run", *arguments, code=2)
-    assert printed.count("\n") == 1 and "rollout.engine: vllm is not installed here" in printed
-    assert not run.exists()
-    demo = "prompts: [{format: demo, rows: 8}], feedback: [{format: simulated, rows: 8}]"
-    config.write_text(f"name: a\ndata: {{{demo}, instructions: [{{format: demo, rows: 8}}]}}\n")
-    finished("doctor", "--config", str(config), code=0)
-    with config.open("a") as file:
-        file.write("rollout: {engine: vllm}\n")
-    assert "vllm is not installed here" in finished("doctor", "--config", str(config), code=2)
-
-
 @pytest.mark.parametrize("key", ["top_k=50", "top_p=0.9"])
 def test_what_ppo_could_not_score_is_refused(
     tmp_path: Path, finished: Callable[..., str], key: str

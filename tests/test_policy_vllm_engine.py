@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -172,6 +173,20 @@ def test_vllm_draws_from_the_distribution_of_the_model(llama_group: RolloutWorke
     assert abs(z) < 4, (square, freedom)
 
 
+def test_held_out_prompts_may_be_answered_otherwise(llama_group: RolloutWorkers) -> None:
+    model, asked = made("llama"), requests(12)
+    llama_group.sync(pack(model.named_parameters()), version=0)
+    likeliest = replace(SETTINGS, top_k=1, min_new_tokens=SETTINGS.max_new_tokens)
+    drawn = llama_group.sample(asked, likeliest, rows_per_unit=12)
+    for request, one in zip(asked, drawn, strict=True):
+        with torch.no_grad():
+            logits_LV = model(torch.tensor([request.prompt_ids + one.response_ids])).logits[0]
+        logits_LV[:, SETTINGS.eos_id] = -math.inf
+        start = len(request.prompt_ids) - 1
+        assert one.response_ids == logits_LV[start:-1].argmax(-1).tolist()
+        assert one.finish_reason == "length"
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 def test_adapters_alone_travel_and_arrive_merged(family: str) -> None:
     model, asked = add_lora(made(family), LORA, seed=5), requests(12)
@@ -186,7 +201,7 @@ def test_adapters_alone_travel_and_arrive_merged(family: str) -> None:
         assert all("lora_" in name for name in trained(model))
         group.sync(trained(model), version=1)
         gaps.append(gap(model, asked, group.sample(asked, SETTINGS, rows_per_unit=12)))
-        ray.kill(group._workers[0])  # what starts again needs the base and the newest adapters
+        ray.kill(group._actors[0])  # what starts again needs the base and the newest adapters
         after = group.sample(asked, SETTINGS, rows_per_unit=12)
     assert max(*gaps, gap(model, asked, after)) < CLOSE
     assert {one.policy_version for one in after} == {1}

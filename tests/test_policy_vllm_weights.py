@@ -1,4 +1,6 @@
-"""What the vLLM engine does without vLLM: weights by name, fingerprints, seeds."""
+"""What the vLLM engine does without vLLM: fingerprints, seeds, sizes."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -6,20 +8,18 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 
 from align.data.errors import UserError
 from align.policy.config import LoRAConfig
-from align.policy.model import add_lora
 from align.policy.vllm_engine import (
     VLLMSettings,
     fingerprint_of,
     key_value_bytes,
-    layout_of,
-    merged_weights,
     seed_of,
     started,
 )
 from align.policy.vllm_weights import fingerprint
-from align.policy.weights import pack
+from align.policy.whole_weights import layout_of
 
-SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16}
+SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 2}
 TIED_LLAMA = LlamaConfig(**SIZES, intermediate_size=24, tie_word_embeddings=True)
 LLAMA = LlamaConfig(**SIZES, intermediate_size=24, tie_word_embeddings=False)
 GPT2 = GPT2Config(**SIZES)
@@ -49,20 +49,6 @@ def test_the_seed_of_a_request_is_a_pure_function_of_its_key() -> None:
 def test_shards_must_divide_the_key_value_heads() -> None:
     with pytest.raises(UserError, match="tensor_parallel_size: 4 does not divide the 2 key-value"):
         started(LLAMA, torch.float32, VLLMSettings(16, 64, 4))
-
-
-@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_merging_is_what_peft_does(config: PretrainedConfig) -> None:
-    model = add_lora(AutoModelForCausalLM.from_config(config), LORA, seed=0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # 0 before training
-            torch.nn.init.normal_(parameter)
-    packed = pack(model.named_parameters())
-    merged = dict(merged_weights(layout_of(config, LORA), packed, torch.float32))
-    expected = dict(model.merge_and_unload().named_parameters())
-    assert merged.keys() == expected.keys()
-    for name, weight in expected.items():
-        torch.testing.assert_close(merged[name], weight, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("config", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied", "gpt2"])

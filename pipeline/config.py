@@ -212,6 +212,19 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _vllm_gets_merged_weights(self) -> "RunConfig":
+        adapter = self.model.adapter
+        if self.rollout.engine == "own" or adapter is None:
+            return self
+        if adapter.type.upper() != "LORA" or adapter.options.get("use_dora"):
+            raise ValueError(
+                "rollout.engine: vllm takes adapters of plain LoRA, not those of model.peft.type "
+                f"{adapter.type}{' with use_dora' * bool(adapter.options.get('use_dora'))}: "
+                "set rollout.engine to own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
         room = self.data.max_length - self.data.max_prompt_length
         if self.rollout.max_new_tokens > room:

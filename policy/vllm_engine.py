@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from align.data.errors import UserError
-from align.policy.config import LoRAConfig
+from align.policy.config import AdapterConfig
 from align.policy.rollout import FinishReason, Sample, SampleRequest
 from align.policy.sample import SamplingSettings
 from align.policy.vllm_weights import WeightReceiver, fingerprint
@@ -55,7 +55,7 @@ class VLLMSampler:
     def __init__(
         self,
         config: PretrainedConfig,
-        lora: LoRAConfig | None,
+        adapter: AdapterConfig | None,
         dtype: torch.dtype,
         threads: int,
         settings: VLLMSettings,
@@ -64,7 +64,7 @@ class VLLMSampler:
         threads = max(1, threads // shards)
         torch.set_num_threads(threads)
         os.environ |= ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
-        self._layout = layout_of(config, lora)
+        self._layout = layout_of(config, adapter)
         self._dtype = dtype
         self._base: Packed = {}
         self._is_asleep = False

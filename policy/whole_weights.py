@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from align.policy.config import LoRAConfig
-from align.policy.model import add_lora
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig
 from align.policy.weights import Packed
 
 
-def layout_of(config: PretrainedConfig, lora: LoRAConfig | None) -> nn.Module:
+def layout_of(config: PretrainedConfig, adapter: AdapterConfig | None) -> nn.Module:
     """The trainer's model without its numbers: names, shapes, and what is tied or adapted."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-        return add_lora(model, lora, seed=0) if lora else model
+        return add_adapter(model, adapter, 0, check=False) if adapter else model
 
 
 def merged_weights(

@@ -62,6 +62,10 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
             {"rollout": {"stop": ["\n"], "engine": "vllm"}},
             ("rollout.stop", "rollout.engine"),
         ),
+        (
+            {"rollout": {"engine": "vllm"}, "model": {"peft": {"type": "IA3"}}},
+            ("rollout.engine", "model.peft.type"),
+        ),
         ({"ppo": {"kl_in": "loss"}}, ("ppo.kl_in", "ppo.kl")),
         ({"ppo": {"kl_coef": 0, "kl_target": 6}}, ("ppo.kl_target", "ppo.kl_coef")),
         ({"data": {"prompts": [{"format": "alpaca"}]}}, ("format: alpaca", "path")),

@@ -24,9 +24,9 @@ from transformers import (
 
 from align.data.errors import UserError
 from align.policy import workers
-from align.policy.config import LoRAConfig
+from align.policy.adapters import add_adapter
+from align.policy.config import AdapterConfig, LoRAConfig
 from align.policy.logprobs import response_logprobs, text_batch
-from align.policy.model import add_lora
 from align.policy.rollout import Sample, SampleRequest, pad_rows
 from align.policy.sample import SamplingSettings
 from align.policy.vllm_engine import VLLMSampler, VLLMSettings
@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 SETTINGS = SamplingSettings(temperature=0.7, max_new_tokens=12, eos_id=2)
-LORA = LoRAConfig(r=3, alpha=6)
+LORA = LoRAConfig(r=3, alpha=6).in_full
 CLOSE = 1e-4
 """Nats by which vLLM's kernels may round otherwise than torch in fp32."""
 
@@ -83,7 +83,7 @@ def made(family: str) -> PreTrainedModel:
 
 
 def started(
-    family: str, lora: LoRAConfig | None = None, shards: int = 1, sleeps: bool = False
+    family: str, lora: AdapterConfig | None = None, shards: int = 1, sleeps: bool = False
 ) -> closing[RolloutWorkers]:
     vllm = VLLMSettings(16, 64, shards, sleeps)
     config = config_of(family)
@@ -189,7 +189,7 @@ def test_held_out_prompts_may_be_answered_otherwise(llama_group: RolloutWorkers)
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 def test_adapters_alone_travel_and_arrive_merged(family: str) -> None:
-    model, asked = add_lora(made(family), LORA, seed=5), requests(12)
+    model, asked = add_adapter(made(family), LORA, seed=5), requests(12)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # 0 before training
@@ -208,8 +208,8 @@ def test_adapters_alone_travel_and_arrive_merged(family: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "lora"), [("llama", None), ("qwen2", LORA)])
-def test_every_shard_of_a_model_gets_the_new_weights(family: str, lora: LoRAConfig | None) -> None:
-    model: Any = add_lora(made(family), lora, seed=5) if lora else made(family)
+def test_every_shard_gets_the_new_weights(family: str, lora: AdapterConfig | None) -> None:
+    model: Any = add_adapter(made(family), lora, seed=5) if lora else made(family)
     asked, gaps = requests(12), []
     with started(family, lora, shards=2) as group:
         for version in (0, 1):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
 from align.data.errors import UserError
-from align.policy.config import LoRAConfig
+from align.policy.config import AdapterConfig, LoRAConfig
 from align.policy.vllm_engine import (
     VLLMSettings,
     fingerprint_of,
@@ -23,7 +23,7 @@ SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 2}
 TIED_LLAMA = LlamaConfig(**SIZES, intermediate_size=24, tie_word_embeddings=True)
 LLAMA = LlamaConfig(**SIZES, intermediate_size=24, tie_word_embeddings=False)
 GPT2 = GPT2Config(**SIZES)
-LORA = LoRAConfig(r=3, alpha=6)
+LORA = LoRAConfig(r=3, alpha=6).in_full
 
 
 def test_a_fingerprint_is_blind_to_layout_and_to_nothing_else() -> None:
@@ -54,7 +54,7 @@ def test_shards_must_divide_the_key_value_heads() -> None:
 @pytest.mark.parametrize("config", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied", "gpt2"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_tied_weight_counts_as_often_as_it_is_used(
-    config: PretrainedConfig, lora: LoRAConfig | None
+    config: PretrainedConfig, lora: AdapterConfig | None
 ) -> None:
     model = AutoModelForCausalLM.from_config(config)
     weights = dict(model.named_parameters())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
+from align.policy.adapters import add_adapter
 from align.policy.config import LoRAConfig
-from align.policy.model import add_lora
 from align.policy.weights import pack
 from align.policy.whole_weights import layout_of, merged_weights, used_names
 
@@ -15,12 +15,12 @@ SIZES: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16}
 SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = LlamaConfig(**SIZES, intermediate_size=24, tie_word_embeddings=False)
 GPT2 = GPT2Config(**SIZES)  # stores weights the other way round
-LORA = LoRAConfig(r=3, alpha=6)
+LORA = LoRAConfig(r=3, alpha=6).in_full
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_merging_is_what_peft_does(config: PretrainedConfig) -> None:
-    model = add_lora(AutoModelForCausalLM.from_config(config), LORA, seed=0)
+    model = add_adapter(AutoModelForCausalLM.from_config(config), LORA, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # 0 before training
             torch.nn.init.normal_(parameter)

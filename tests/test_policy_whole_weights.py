@@ -20,7 +20,7 @@ LORA = LoRAConfig(r=3, alpha=6).in_full
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_merging_is_what_peft_does(config: PretrainedConfig) -> None:
-    model = add_adapter(AutoModelForCausalLM.from_config(config), LORA, seed=0)
+    model = add_adapter(AutoModelForCausalLM.from_config(config).eval(), LORA, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # 0 before training
             torch.nn.init.normal_(parameter)

@@ -126,7 +126,8 @@ class InstructionSource(Section):
     name: str | None = Field(default=None, pattern=r"^[\w.-]+$")
     """What the mixture and every row call this source; by default the file's name."""
     task: str | None = None
-    """The task of rows that name none in a column `task_id`; by default the source's name."""
+    """The task of rows that name none in a column `task_id`; by default what the templates of
+    labelled rows say, else the source's name."""
     license: str | None = None
     """Of rows that name none in a column `license`; by default unknown."""
     system: str | None = None
@@ -176,6 +177,8 @@ class InstructionSource(Section):
             raise ValueError("`templates` and format: labelled go together")
         if self.language != "en" and self.format != "unlabelled":
             raise ValueError(f"format: {self.format} takes no `language`")
+        if self.task is not None and self.format in ("natural_instructions", "unlabelled"):
+            raise ValueError(f"format: {self.format} names its tasks itself: leave out `task`")
         for name in ("system", "people", "demonstrations"):
             if getattr(self, name) is not None and self.format in ("text", "demo"):
                 raise ValueError(f"format: {self.format} takes no `{name}`")

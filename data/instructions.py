@@ -158,7 +158,7 @@ def _located(source: InstructionSource, rejects: Rejects, seed: int) -> Located:
 def _parser(source: InstructionSource, seed: int) -> Callable[[Row], list[Exchange]]:
     if source.templates is not None:
         rows = (row for _, _, row in source_rows(source, Rejects(None)))
-        return wording(source.templates, seed, rows).exchanges
+        return wording(source.templates, seed, rows, source.task).exchanges
     if source.format == "unlabelled":
         return Rules(source.language, seed).exchanges
     return PARSERS[source.format]

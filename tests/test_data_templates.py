@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -199,7 +200,7 @@ def test_wordings_are_chosen_uniformly_and_by_the_row_alone() -> None:
     five = {"templates": [{"name": f"{i}", "text": f"{i} {{{{ x }}}} ||| y"} for i in range(5)]}
     made = wording(Templates(library="qa"), 1, ())
     templates = parse_set(json.dumps({**five, "input": "x", "output": "y"}), "x")
-    made = type(made)(templates, Templates(library="qa"), seed=1)
+    made = replace(made, templates=templates)
     rows = [{"x": f"row {i}"} for i in range(5000)]
     names = [made.exchanges(row)[0].known["template_id"] for row in rows]
     assert sum((n - 1000) ** 2 / 1000 for n in Counter(names).values()) < 18.5  # chi2, 4 df, 0.1 %
@@ -328,3 +329,22 @@ def test_copies_of_a_template_lower_every_figure_of_diversity() -> None:
     assert sum(many.lengths.values()) == sum(few.lengths.values()) + 3
     assert diversity_of(["a b c", "a b c"]).dissimilarity == 0
     assert diversity_of(["a b c d", "e"]).lengths == {1: 1, 4: 1}
+
+
+def test_the_task_of_labelled_rows_is_the_column_s_else_the_source_s_else_the_template_s(
+    tmp_path: Path,
+) -> None:
+    """Two sources of one library are two tasks, and so have caps of their own."""
+    rows = [{"text": "Fine.", "label": "good"}, {"text": "Bad.", "label": "bad", "task_id": "own"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = Templates(library="classification", choices=CHOICES, inverse_share=1, generative=True)
+    for task, expected in (("movies", "movies"), (None, "classification")):
+        source = InstructionSource(format="labelled", path=path, templates=options, task=task)
+        found = [one.task_id for one in instructions_of(source, Rejects(None), Reading())]
+        assert found == [f"{expected}-inverse", expected, "own-inverse", "own"]
+
+
+def test_a_task_where_the_format_names_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="names its tasks itself"):
+        InstructionSource(format="unlabelled", path=Path("a.txt"), task="x")

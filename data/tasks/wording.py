@@ -6,7 +6,7 @@ wordings; Wang et al. 2022 and others turned tasks round. All choices depend on 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from align.data.chance import pick, unit
@@ -36,18 +36,19 @@ class Wording:
     templates: TemplateSet
     options: Templates
     seed: int
+    task: str
+    """Of rows that name none in a column `task_id`."""
     determined: frozenset[str] = frozenset()
     """Hashes of the outputs that determine their input."""
 
     def exchanges(self, row: Row) -> list[Exchange]:
         """The row turned round, if it is to be, and as it is. Raises: BadRow."""
         record = self.record(row)
-        found = [self._worded(self._kind(record), record, self.templates.task)]
+        task = str(row.get("task_id") or self.task)
+        found = [self._worded(self._kind(record), record, task)]
         turned = inverse_of(self.templates)
         if turned.templates and self._is_turned(record):
-            found.insert(
-                0, self._worded(turned.templates, record, f"{self.templates.task}-inverse")
-            )
+            found.insert(0, self._worded(turned.templates, record, f"{task}-inverse"))
         return found
 
     def record(self, row: Row) -> Row:
@@ -91,20 +92,20 @@ class Wording:
         return sha256_of([self.templates.task, folded(str(record.get(self.templates.input)))])
 
 
-def wording(options: Templates, seed: int, rows: Iterable[Row]) -> Wording:
+def wording(options: Templates, seed: int, rows: Iterable[Row], task: str | None = None) -> Wording:
     """The templates as the config asks for them; the rows are read if some may be turned round.
 
-    Raises: DataError if there is a mistake in the templates.
+    Without `task`, the templates say what their task is called. Raises: DataError if there is a mistake in the templates.
     """
     if options.file is not None:
         templates = read_set(options.file)
     else:
         assert options.library is not None  # the config demands one of them
         templates = library(options.library, options.language)
-    made = Wording(templates, options, seed)
+    made = Wording(templates, options, seed, task or templates.task)
     if not options.inverse_share or options.generative:
         return made
-    return Wording(templates, options, seed, determined(made, rows))
+    return replace(made, determined=determined(made, rows))
 
 
 def determined(made: Wording, rows: Iterable[Row]) -> frozenset[str]:

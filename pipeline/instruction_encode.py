@@ -25,7 +25,7 @@ from align.data.mixture.store import Store, Stored, writer
 from align.data.mixture_config import Mixture
 from align.data.rejects import Rejects
 from align.data.splits import Split, read_assignments, split_of, write_assignments
-from align.data.text_hashes import content_hash, prompt_hash
+from align.data.text_hashes import content_hash, piece_hash
 from align.pipeline.progress import note, tracked
 
 
@@ -130,18 +130,10 @@ def _encode_source(
             pieces = learnt(tokenizer, one, config)
             too_long += not pieces
             side = sides[reading.split(one.group)]
-            content, prompt = content_hash(one), prompt_hash(one)
+            content = content_hash(one)
             content = first_like.get(content, content)
-            for piece in pieces:
-                side.add(
-                    Stored(
-                        piece,
-                        content,
-                        prompt,
-                        one.task_id,
-                        one.license,
-                        one.template_id,
-                        one.label,
-                    )
-                )
+            for number, piece in enumerate(pieces):
+                key = piece_hash(content, number)
+                known = (one.task_id, one.license, one.template_id, one.label)
+                side.add(Stored(piece, key, *known))
     return too_long

@@ -32,7 +32,7 @@ from align.pipeline.instruction_statistics import statistics_of
 from align.pipeline.progress import note
 from align.pipeline.run_directory import RunDirectory, write_json
 
-FORMAT = 2
+FORMAT = 3
 """Of the files; one more whenever they are made differently."""
 
 

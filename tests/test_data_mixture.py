@@ -278,7 +278,7 @@ def store(path: Path, rows: list[tuple[int, str, str]]) -> Store:
     with writer(path) as file:
         for i, (content, task, label) in enumerate(rows):
             encoded = Encoded([i] * (i % 5 + 1), [i, 2], truncated=i % 2 == 0)
-            file.add(Stored(encoded, content, content, task, "MIT", "t", label))
+            file.add(Stored(encoded, content, task, "MIT", "t", label))
     return Store(path)
 
 

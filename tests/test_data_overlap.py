@@ -6,7 +6,7 @@ from align.data.exchanges import Instruction
 from align.data.messages import assistant, user
 from align.data.mixture.near import near
 from align.data.overlap import RUN, Contamination, Overlap, contamination, overlaps
-from align.data.text_hashes import content_hash
+from align.data.text_hashes import content_hash, prompt_hash
 
 CHANCE = random.Random(0)
 WORDS = [f"word{i}" for i in range(500)]
@@ -100,3 +100,10 @@ def test_an_old_row_keeps_its_split_when_rows_are_added() -> None:
     after = near([*rows, *more], before.assigned, held_out=0.4)
     assert before.splits.items() <= after.splits.items()
     assert len(after.assigned) == 100
+
+
+def test_a_row_is_its_prompt_and_its_answer_and_not_their_joined_text() -> None:
+    one, other = row("Continue:", "one two"), row("Continue: one", "two")
+    assert content_hash(one) != content_hash(other)
+    assert content_hash(one) == content_hash(row(" CONTINUE:", "One  two"))
+    assert prompt_hash(one) == prompt_hash(row("continue:", "three")) != prompt_hash(other)

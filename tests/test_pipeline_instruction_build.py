@@ -281,3 +281,20 @@ def test_plain_text_in_the_mixture_keeps_the_model_good_at_plain_text(
         folder, _ = build(config_of(*sources[: 1 + mix], mixture=mixture))
         losses[mix] = after_training(tiny_causal("llama"), folder, held_out)
     assert losses[True] < losses[False] - 1
+
+
+@pytest.mark.parametrize("dedup", ["exact", "near"])
+def test_a_long_text_is_learnt_whole_and_its_copy_not_at_all(
+    tmp_path: Path, build: Build, tokenizer: PreTrainedTokenizerBase, dedup: Any
+) -> None:
+    letters = np.random.default_rng(0).choice(list("abcdefghijk "), (30, 400))
+    long = [{"text": f"{i} " + "".join(row)} for i, row in enumerate(letters)]
+    path = write(tmp_path / "a.jsonl", [*long, *({"text": one["text"].upper()} for one in long)])
+    source = InstructionSource(format="text", path=path)
+    folder, report = build(config_of(source, mixture=Mixture(dedup=dedup)))
+    (entry,) = report["sources"]
+    assert entry["used"] == report["rows"] == entry["duplicates"] == entry["rows"] // 2
+    learnt = sorted(answer for _, answer in rows_in(folder, tokenizer))
+    kept = {text.split()[0] for text in learnt if text[0].isdigit()}
+    whole = [one["text"] for one in long if one["text"].split()[0] in kept]
+    assert len("".join(learnt).replace("<|im_end|>", "")) == sum(map(len, whole))

@@ -28,7 +28,6 @@ SCHEMA = pa.schema(
         ("completion_ids", TOKENS),
         ("truncated", pa.bool_()),
         ("content", pa.uint64()),
-        ("prompt", pa.uint64()),
         ("task_id", pa.string()),
         ("license", pa.string()),
         ("template_id", pa.string()),
@@ -43,9 +42,7 @@ class Stored:
 
     encoded: Encoded
     content: int
-    """Hash of prompt and answer, whatever their case, spaces and Unicode form."""
-    prompt: int
-    """Hash of the prompt alone."""
+    """Hash of prompt and answer, or of a piece of a long text; see `data/text_hashes.py`."""
     task_id: str
     license: str
     template_id: str

@@ -129,13 +129,19 @@ def assign(
 ) -> tuple[dict[str, Assigned], tuple[str, ...]]:
     """Old assignments as they are, those of new prompts (text and cluster_id, by id), and leaks.
 
-    A new prompt joins the cluster of the first old one that it is near to, else that of the first
-    new one. Old clusters that it connects stay apart; it leaks if they are in different splits.
+    A new prompt joins the old prompts that came with its cluster_id, else the cluster of the first
+    old one that it is near to, else that of the first new one. Old clusters that it connects stay
+    apart; it leaks if they are in different splits.
     """
+    home: dict[str, Assigned] = {}
+    for name, one in old.items():
+        if name in prompts:  # an old prompt may be in the cluster of another one
+            home.setdefault(prompts[name][1], one)
     new = {name: prompts[name] for name in sorted(prompts.keys() - old.keys())}
     component = near_duplicates(
         [one.text for one in old.values()] + [text for text, _ in new.values()],
-        [one.cluster_id for one in old.values()] + [cluster for _, cluster in new.values()],
+        [one.cluster_id for one in old.values()]
+        + [home[own].cluster_id if own in home else own for _, own in new.values()],
     ).tolist()
     found: dict[int, Assigned] = {}
     splits: dict[int, set[Split]] = {}
@@ -145,7 +151,9 @@ def assign(
     assigned = dict(old)
     leaks: list[str] = []
     for place, (name, (text, cluster)) in zip(component[len(old) :], new.items(), strict=True):
-        mine = found.setdefault(place, Assigned(text, cluster, split_of(cluster, held_out)))
+        mine = home.get(cluster) or found.setdefault(
+            place, Assigned(text, cluster, split_of(cluster, held_out))
+        )
         assigned[name] = Assigned(text, mine.cluster_id, mine.split)
         if len(splits.get(place, ())) > 1:
             leaks.append(name)

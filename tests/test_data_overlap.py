@@ -75,9 +75,10 @@ def test_contamination_looks_at_no_case_and_no_punctuation() -> None:
     assert contamination([learnt.replace("dog", "cat")], held_out)["a"].found == 0
 
 
-def row(prompt: str, answer: str) -> Instruction:
+def row(prompt: str, answer: str, group: str = "") -> Instruction:
     asked = user(prompt)
-    return Instruction(asked, assistant(answer), "s", "t", "MIT", "x", prompt[:60], asked=asked)
+    group = group or prompt[:60]
+    return Instruction(asked, assistant(answer), "s", "t", "MIT", "x", group, asked=asked)
 
 
 def test_rows_that_are_nearly_the_same_are_one_row_in_one_split() -> None:
@@ -107,3 +108,26 @@ def test_a_row_is_its_prompt_and_its_answer_and_not_their_joined_text() -> None:
     assert content_hash(one) != content_hash(other)
     assert content_hash(one) == content_hash(row(" CONTINUE:", "One  two"))
     assert prompt_hash(one) == prompt_hash(row("continue:", "three")) != prompt_hash(other)
+
+
+def test_a_conversation_that_grows_stays_where_it_was_whatever_its_new_turn_is_near_to() -> None:
+    """Its first turn is near to another one, whose cluster it was put into."""
+    for i in range(20):
+        first, other = english(), english()
+        rows = [
+            row(first, "a", f"A{i}"),
+            row(changed(first), "b", f"B{i}"),
+            row(other, "c", f"C{i}"),
+        ]
+        before = near(rows, {}, held_out=0.5)
+        for turn in (english(), changed(other)):
+            after = near([*rows, row(turn, "d", f"B{i}")], before.assigned, held_out=0.5)
+            assert before.splits == after.splits
+            splits = {one.split for one in after.assigned.values() if one.text == turn}
+            assert splits == {before.splits[f"B{i}"]}
+
+
+def test_two_groups_that_share_a_prompt_are_both_in_its_split() -> None:
+    text = english()
+    found = near([row(text, "a", "A"), row(text, "b", "B")], {}, held_out=0.5)
+    assert found.splits["A"] == found.splits["B"]

@@ -27,15 +27,18 @@ class Near:
 def near(rows: Iterable[Instruction], old: Mapping[str, Assigned], held_out: float) -> Near:
     """The texts of all rows are held in memory."""
     prompts: dict[str, tuple[str, str]] = {}
+    groups: dict[str, str] = {}
     contents: dict[int, str] = {}
     for row in rows:
-        prompts[prompt_id_of(row.asked or row.completion or [])] = (prompt_text(row), row.group)
+        name = prompt_id_of(row.asked or row.completion or [])
+        prompts.setdefault(name, (prompt_text(row), row.group))
+        groups.setdefault(row.group, name)  # two groups may share a prompt
         contents.setdefault(content_hash(row), content_text(row))
     assigned, leaks = assign(old, prompts, held_out)
     hashes = list(contents)
     component = near_duplicates(list(contents.values()), list(map(str, hashes)))
     return Near(
-        {group: assigned[name].split for name, (_, group) in prompts.items()},
+        {group: assigned[name].split for group, name in groups.items()},
         {mine: hashes[first] for mine, first in zip(hashes, component.tolist(), strict=True)},
         assigned,
         leaks,

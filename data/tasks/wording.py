@@ -95,7 +95,9 @@ class Wording:
 def wording(options: Templates, seed: int, rows: Iterable[Row], task: str | None = None) -> Wording:
     """The templates as the config asks for them; the rows are read if some may be turned round.
 
-    Without `task`, the templates say what their task is called. Raises: DataError if there is a mistake in the templates.
+    Without `task`, the templates say what their task is called.
+
+    Raises: DataError if there is a mistake in the templates.
     """
     if options.file is not None:
         templates = read_set(options.file)

@@ -1,5 +1,9 @@
-"""Messages to token ids, and which of them the model learns."""
+"""Messages to token ids, and which of them the model learns.
 
+Only the template writes control tokens: one that stands in a text, such as `<|im_end|>`, is text.
+"""
+
+import re
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -8,6 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.errors import UserError
 from align.data.messages import Message
+
+BREAK = "\ufdd0"
+"""Text on both sides is tokenised apart. Unicode never gives this character a meaning."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) 
     """
     bos = tokenizer.bos_token_id
     first = tokenizer.eos_token_id if bos is None else bos
-    ids = [*_ids(tokenizer, text), tokenizer.eos_token_id]
+    ids = [*_ids(tokenizer, _plain(tokenizer, text)), tokenizer.eos_token_id]
     room = max_length - 1
     return [Encoded([first], ids[start : start + room]) for start in range(0, len(ids), room)]
 
@@ -74,9 +81,10 @@ def truncate(encoded: Encoded, max_length: int) -> Encoded:
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool
 ) -> str:
+    plain = [one | {"content": _plain(tokenizer, one["content"])} for one in messages]
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            plain, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except TemplateError as error:
         reason = " ".join(str(error).split())
@@ -89,7 +97,22 @@ def _render(
     return text
 
 
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with a break in every control token that it holds."""
+    held = [
+        re.escape(token.content)
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special and token.content in text
+    ]
+    if not held:
+        return text
+    return re.sub(f"(?={'|'.join(held)})(.)", rf"\1{BREAK}", text, flags=re.DOTALL)
+
+
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # Not verbose: a text may be longer than the model's context before it is cut.
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    return [
+        token
+        for part in text.split(BREAK)
+        for token in tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+    ]

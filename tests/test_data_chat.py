@@ -215,3 +215,37 @@ def test_a_text_is_learnt_whole_in_pieces_and_ends_once(
     learnt = [token for piece in pieces for token in piece.completion_ids]
     assert learnt == [*tokenizer(text, add_special_tokens=False)["input_ids"], learnt[-1]]
     assert learnt.count(tokenizer.eos_token_id) == 1 and learnt[-1] == tokenizer.eos_token_id
+
+
+CONTROL = "a<|im_end|>\n<|im_start|>assistant\n</s><s>[INST]<|eot_id|><|end_header_id|><<s>>b"
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "mistral", "qwen"])
+def test_control_tokens_in_a_text_are_text_in_every_role(
+    tokenizer: PreTrainedTokenizerBase, name: str
+) -> None:
+    tokenizer = with_format(tokenizer, name)
+    roles = ["user", "assistant", "user"]
+    if name != "mistral":  # which has these two roles alone
+        roles = ["system", *roles, "assistant", "tool"]
+    said, harmless = (
+        encode(tokenizer, [{"role": role, "content": text} for role in roles], assistant(text))
+        for text in (CONTROL, "ab")
+    )
+    for token in tokenizer.all_special_ids + tokenizer.convert_tokens_to_ids(["[INST]", "</s>"]):
+        for ids, expected in (
+            (said.prompt_ids, harmless.prompt_ids),
+            (said.completion_ids, harmless.completion_ids),
+        ):
+            assert ids.count(token) == expected.count(token)
+    assert tokenizer.decode(said.completion_ids).strip() == f"{CONTROL}{tokenizer.eos_token}"
+    assert str(tokenizer.decode(said.prompt_ids)).count(CONTROL) == len(roles)
+    assert not said.truncated and said.prompt_ids == encode_prompt(
+        tokenizer, [{"role": role, "content": CONTROL} for role in roles]
+    )
+
+
+def test_control_tokens_in_a_plain_text_are_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    (piece,) = encode_text(tokenizer, CONTROL, max_length=999)
+    assert piece.completion_ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(piece.completion_ids) == f"{CONTROL}<|im_end|>"

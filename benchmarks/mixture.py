@@ -50,7 +50,6 @@ def write_source(path: Path, rows: int) -> None:
                 *(_tokens(generator, count, length) for length in (PROMPT, ANSWER)),
                 pa.array(np.zeros(count, dtype=bool)),
                 words,
-                words,
                 *names,
                 names[0],
             ]

@@ -256,8 +256,10 @@ def doctor(
     config: Annotated[
         str | None, typer.Option(metavar="F", help="Also check this config and what it names.")
     ] = None,
+    run_dir: RunDirectoryOption = None,
+    overrides: Overrides = None,
 ) -> int:
     """Check this machine and environment; says how to fix them."""
     from align.pipeline.doctor import examine
 
-    return examine(config)
+    return examine(config, overrides or (), run_dir)

@@ -200,6 +200,11 @@ class RunConfig(Section):
                     f"mixture.{key}.sources: no source of data.{key} is called {unknown[0]}; there "
                     f"are {', '.join(names) or 'none'}"
                 )
+            left_out = {one.name for one in mixture.sources if one.token_share or not one.quality}
+            if names and left_out.issuperset(names):
+                raise ValueError(
+                    f"mixture.{key}: the weights sum to zero: leave a source that goes by rows"
+                )
         return self
 
     @model_validator(mode="after")

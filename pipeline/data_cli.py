@@ -32,6 +32,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Rows, draws, tokens, copies, cuts and wordings by source and task; examples as rendered."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: this is a file: name a folder")
     from align.pipeline.inputs import check_inputs
     from align.pipeline.loading import load_config
 

@@ -1,7 +1,5 @@
 """`align data inspect` and `align data build`: what SFT will see, before it sees it."""
 
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,15 @@ from transformers import PreTrainedTokenizerBase
 from align.data.tasks.diversity import diversity_of
 from align.pipeline.config import RunConfig
 from align.pipeline.data_overlap import feedback_records, overlap_report, print_overlap
-from align.pipeline.data_page import write_data_page
+from align.pipeline.data_page import NAMED, write_data_page
 from align.pipeline.progress import note, section
 from align.pipeline.run_directory import RunDirectory, locked, write_json
-from align.pipeline.sft_data import built, inputs_of
+from align.pipeline.sft_data import built, built_aside, inputs_of, stored, tell
 from align.pipeline.text_table import print_table
 from align.policy.model import load_tokenizer
 
 TEXT = "completion_ids"  # of text that nothing is asked about
+NUMBERS = ("rows", "used", "drawn", "tokens", "share", "copies", "cut")
 MOST_ROWS = 20  # of a table on the terminal; inspect.json has all
 
 
@@ -35,7 +34,7 @@ def inspect(config: RunConfig, run_dir: Path, out: Path | None) -> None:
     Rows that are in the run directory are looked at; others are made for this and not kept.
     """
     tokenizer = _tokenizer(config)
-    report = _report(config, run_dir, tokenizer)
+    report = _report(config, run_dir, tokenizer, out)
     for source in report["sources"]:
         asked = [
             str(tokenizer.decode(one[TEXT if one["template_id"] == "text" else "prompt_ids"]))
@@ -56,48 +55,48 @@ def _tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
     return load_tokenizer(config.sft.model or config.model.path, config.model)
 
 
-def _report(config: RunConfig, run_dir: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    stored = run_dir / "data" / "build.json"
-    if stored.is_file():
-        report: dict[str, Any] = json.loads(stored.read_bytes())
-        if report["made_from"] == inputs_of(config, tokenizer):
-            return report
-    with tempfile.TemporaryDirectory() as folder:
-        made = built(config, RunDirectory(Path(folder)), tokenizer)
-        fresh: dict[str, Any] = json.loads((made / "build.json").read_bytes())
-        return fresh
+def _report(
+    config: RunConfig, run_dir: Path, tokenizer: PreTrainedTokenizerBase, out: Path | None
+) -> dict[str, Any]:
+    rejected: Path | None = RunDirectory(run_dir).stage("sft") / "rejected.jsonl"
+    report = stored(run_dir / "data", inputs_of(config, tokenizer))
+    if report is None:
+        rejected = out / "rejected.jsonl" if out else None
+        report = built_aside(config, run_dir, tokenizer, rejected)
+    tell(report, config, rejected)
+    return report
 
 
 def _print(report: dict[str, Any]) -> None:
     section(f"{report['rows']:,} rows to learn, {report['held_out']:,} held out")
     tokens = sum(source["tokens"] for source in report["sources"])
     print_table(
-        ("source", "rows", "used", "drawn", "tokens", "share", "copies", "cut", "too long"),
+        ("source", *NUMBERS, "too long"),
         [
-            (
-                source["source"],
-                f"{source['rows']:,}",
-                f"{source['used']:,}",
-                f"{source['draws']:,}",
-                f"{source['tokens']:,}",
-                f"{source['tokens'] / max(tokens, 1):.1%}",
-                f"{source['duplicates']:,}",
-                f"{source['truncated']:,}",
-                f"{source['too_long']:,}",
-            )
+            (source["source"], *_numbers(source, tokens), f"{source['too_long']:,}")
             for source in report["sources"]
         ],
     )
-    for name in ("tasks", "templates", "licenses"):
+    for name in NAMED:
         rows = [
-            (value, source["source"], f"{count:,}", f"{count / max(source['used'], 1):.1%}")
+            (value, source["source"], *_numbers(numbers, tokens))
             for source in report["sources"]
-            for value, count in source[name].items()
+            for value, numbers in source[name].items()
         ]
-        print_table((name, "source", "rows used", "share"), rows[:MOST_ROWS])
+        print_table((name, "source", *NUMBERS), rows[:MOST_ROWS])
         if len(rows) > MOST_ROWS:
             note(f"and {len(rows) - MOST_ROWS:,} more")
     _print_diversity(report)
+
+
+def _numbers(of: dict[str, Any], tokens: int) -> tuple[str, ...]:
+    """NUMBERS of a source, task, template or licence; `tokens` are those of all sources."""
+    return (
+        *(f"{of[name]:,}" for name in ("rows", "used", "draws", "tokens")),
+        f"{of['tokens'] / max(tokens, 1):.1%}",
+        f"{of['duplicates']:,}",
+        f"{of['truncated']:,}",
+    )
 
 
 def _print_diversity(report: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.pipeline.page import Headline, percent, write_page
 
+NAMED = ("tasks", "templates", "licenses")
 MOST_EXAMPLES = 60
 EACH = 2
 """Examples of a wording of a source."""
@@ -51,7 +52,11 @@ def write_data_page(
             Headline("Left out", f"{report['too_long']:,}", "prompts too long"),
         ],
         sources=[
-            {**source, "share": percent(source["tokens"] / tokens if tokens else None)}
+            _shared(source, tokens)
+            | {
+                key: {name: _shared(of, tokens) for name, of in source[key].items()}
+                for key in NAMED
+            }
             for source in sources
         ],
         overlap=report["overlap"],
@@ -61,6 +66,10 @@ def write_data_page(
             for example in _few_of_each_wording(source["examples"])
         ][:MOST_EXAMPLES],
     )
+
+
+def _shared(of: dict[str, Any], tokens: int) -> dict[str, Any]:
+    return {**of, "share": percent(of["tokens"] / tokens if tokens else None)}
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -28,9 +28,11 @@ GIB = 2**30
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def examine(config: str | None) -> int:
+def examine(config: str | None, overrides: Sequence[str] = (), run_dir: Path | None = None) -> int:
     """Print what each check found, and below it the fix; 2 when something fails, else 0."""
-    findings = [*_environment(), *_machine(), *_config(config)]
+    findings = [*_environment(), *_machine()]
+    if config is not None:
+        findings += _config(config, overrides, run_dir)
     console = Console(soft_wrap=True, highlight=False)  # a path is never cut
     for finding in findings:
         status = Text(f"{finding.status:<5}", STYLES[finding.status])
@@ -185,31 +187,38 @@ def _ports() -> Finding:
     return Finding("Ray", "ok", "can listen on a free port")
 
 
-def _config(config: str | None) -> Iterator[Finding]:
-    if config is None:
-        return
+def _config(config: str, overrides: Sequence[str], run_dir: Path | None) -> Iterator[Finding]:
+    """A config may be for some stages alone: those that it has data for are checked."""
     try:
-        settings = load_config(config)
-        check_inputs(settings, STAGES)
-        check_engine(settings, STAGES)
+        settings = load_config(config, overrides)
+        data = settings.data
+        has = zip(STAGES, (data.instructions, data.feedback, data.prompts), strict=True)
+        stages = tuple(stage for stage, sources in has if sources)
+        if not stages:
+            raise UserError(
+                "names no data: give data.instructions for sft, data.feedback for rm, "
+                "data.prompts for ppo"
+            )
+        check_inputs(settings, stages)
+        check_engine(settings, stages)
     except UserError as error:
         for problem in str(error).splitlines():
             yield Finding("config", "fail", problem, f"correct {config}, or bring what it names")
         return
-    yield Finding("config", "ok", config)
+    yield Finding("config", "ok", f"{config}, with data for {', '.join(stages)}")
     if settings.data.instructions:
-        yield from _instructions(settings)
+        yield from _instructions(settings, run_dir or Path("runs") / settings.name)
     address = settings.cluster.address
     if address not in ("local", "auto"):
         yield cluster(address)
 
 
-def _instructions(config: RunConfig) -> Iterator[Finding]:
+def _instructions(config: RunConfig, run_dir: Path) -> Iterator[Finding]:
     """What SFT would learn, by the lints of `sft_lints.py`."""
     try:
         from align.pipeline.sft_check import findings
 
-        found = list(findings(config))
+        found = list(findings(config, run_dir))
     except UserError as error:
         for problem in str(error).splitlines():
             yield Finding("instructions", "fail", problem, "correct the data, or the config")

@@ -6,7 +6,7 @@
 Rows are drawn and written one by one, so memory does not grow with the sources.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,12 @@ def mixed(mixture: Mixture | None, sources: Sources, seed: int) -> Mixed:
     rows = chosen(mixture, [store.choosable(name) for store, name in named])
     used = zip(sources.train, rows, strict=True)
     counts = [len(store) if places is None else len(places) for store, places in used]
+    for name, count, too_long in zip(sources.names, counts, sources.too_long, strict=True):
+        if too_long and not count:
+            raise UserError(
+                f"mixture: source {name} has no row left: {too_long} of its prompts have more than "
+                "data.max_prompt_length tokens: raise it, or leave the source out"
+            )
     tokens = [
         store.tokens(places) / max(count, 1)
         for store, places, count in zip(sources.train, rows, counts, strict=True)
@@ -76,21 +82,24 @@ def held_out_rows(mixture: Mixture | None, sources: Sources) -> Iterator[tuple[i
 
 def write_rows(
     path: Path, names: Sequence[str], stores: Sequence[Store], draws: Iterable[tuple[int, int]]
-) -> int:
-    """The rows drawn, in that order; how many there are. `names` are those of the sources."""
-    count = 0
+) -> list[Ints]:
+    """The rows drawn, in that order; of each source, how often each row was drawn.
+
+    `names` are those of the sources.
+    """
+    drawn = [np.zeros(len(store), dtype=np.int64) for store in stores]
     with written_whole(path) as file, pa.ipc.new_stream(file, ROWS) as stream:
         for piece in _pieces(draws):
             ids, labels = [], []
             for source, row in piece:
                 prompt, completion = stores[source].ids(row)
+                drawn[source][row] += 1
                 ids.append(np.concatenate([prompt, completion]))
                 labels.append(np.concatenate([np.full_like(prompt, IGNORED), completion]))
             arrays = [pa.array(column, TOKENS) for column in (ids, labels)]
             arrays.append(pa.array([names[source] for source, _ in piece], pa.string()))
             stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=ROWS))
-            count += len(piece)
-    return count
+    return drawn
 
 
 def check_something_is_left(config: DataConfig, sources: Sources, mixture: Mixed) -> None:
@@ -107,6 +116,17 @@ def check_something_is_left(config: DataConfig, sources: Sources, mixture: Mixed
             f"every answer passes data.max_length ({config.max_length} tokens, prompt included) "
             "and would be cut, so none teaches the model to end: raise data.max_length"
         )
+
+
+def unreached(mixture: Mixture | None, tokens: Mapping[str, int]) -> Iterator[str]:
+    """Of each source that gives less than its token_share, a line; `tokens` are those drawn."""
+    for share in mixture.sources if mixture else ():
+        reached = tokens[share.name] / sum(tokens.values())
+        if share.token_share and share.max_epochs and reached < 0.95 * share.token_share:
+            yield (
+                f"{share.name} gives {reached:.1%} of all tokens, not its token_share "
+                f"{share.token_share:g}: max_epochs ({share.max_epochs}) allows no more"
+            )
 
 
 def cut_rows(sources: Sources) -> int:

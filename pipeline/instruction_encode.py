@@ -8,7 +8,7 @@ holds their texts.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from align.data.mixture_config import Mixture
 from align.data.rejects import Rejects
 from align.data.splits import Split, read_assignments, split_of, write_assignments
 from align.data.text_hashes import content_hash, piece_hash
-from align.pipeline.progress import note, tracked
+from align.pipeline.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Sources:
     test: list[Store]
     too_long: list[int]
     """Rows of each source whose prompt is longer than `data.max_prompt_length`."""
+    notes: list[str]
+    """What is worth knowing of their splits."""
 
 
 def encoded_sources(
@@ -52,8 +54,6 @@ def encoded_sources(
     close = near_rows(config, mixture, seed, folder / "splits.jsonl")
     if close is not None:
         write_assignments(folder / "splits.jsonl", close.assigned)
-        if close.leaks:
-            note(f"{len(close.leaks)} prompts are near to earlier ones of both splits")
     reading = Reading(
         seed,
         split_function(close, config.held_out),
@@ -73,7 +73,19 @@ def encoded_sources(
         [Store(path.with_suffix(".train.arrow")) for path in paths],
         [Store(path.with_suffix(".test.arrow")) for path in paths],
         too_long,
+        [*_split_notes(close, config.held_out)] if close else [],
     )
+
+
+def _split_notes(close: Near, held_out: float) -> Iterator[str]:
+    if close.leaks:
+        yield f"{len(close.leaks)} prompts are near to earlier ones of both splits"
+    kept = sum(one.split != split_of(one.cluster_id, held_out) for one in close.assigned.values())
+    if kept:
+        yield (
+            f"{kept} prompts stay in the split that data/splits.jsonl froze, whatever "
+            f"data.held_out ({held_out}) is now: delete it to split anew"
+        )
 
 
 def split_function(close: Near | None, held_out: float) -> Callable[[str], Split]:

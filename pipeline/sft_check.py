@@ -1,6 +1,5 @@
 """Looks at what SFT would learn with every lint of `sft_lints.py`."""
 
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,20 +15,22 @@ from align.pipeline import sft_lints
 from align.pipeline.config import RunConfig
 from align.pipeline.data_overlap import feedback_records, overlap_report
 from align.pipeline.finding import Finding
-from align.pipeline.run_directory import RunDirectory
-from align.pipeline.sft_data import build
+from align.pipeline.sft_data import built_aside
 from align.policy.model import load_tokenizer
 from align.policy.places import resolve
 
 
-def findings(config: RunConfig) -> Iterator[Finding]:
-    """What the lints find in the first rows of each source. Raises: UserError."""
+def findings(config: RunConfig, run_dir: Path) -> Iterator[Finding]:
+    """What the lints find in the first rows of each source. Raises: UserError.
+
+    `run_dir` may have the splits of an earlier build.
+    """
     config = _first_rows(config)
     tokenizer = load_tokenizer(config.sft.model or config.model.path, config.model)
     yield from sft_lints.template(tokenizer)
     yield from sft_lints.letters(tokenizer, _rows(config))
     yield from sft_lints.eos(tokenizer)
-    report = _report(config, tokenizer)
+    report = _report(config, run_dir, tokenizer)
     yield from sft_lints.mask(report)
     yield from sft_lints.length(report, config)
     yield from sft_lints.duplicates(report, config)
@@ -53,11 +54,10 @@ def _rows(config: RunConfig) -> Iterator[Instruction]:
         yield from instructions_of(bare, Rejects(None), Reading(config.seed))
 
 
-def _report(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        report = build(config, RunDirectory(Path(folder)), tokenizer)
-        records = islice(feedback_records(config), sft_lints.ROWS)
-        return report | {"overlap": overlap_report(config, Path(folder), records)}
+def _report(config: RunConfig, run_dir: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    report = built_aside(config, run_dir, tokenizer, None)
+    records = islice(feedback_records(config), sft_lints.ROWS)
+    return report | {"overlap": overlap_report(config, run_dir, records)}
 
 
 def _parameters(config: RunConfig) -> int:

@@ -7,6 +7,8 @@ tokenizer and the hash of every input file.
 import hashlib
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from align.pipeline.instruction_build import (
     cut_rows,
     held_out_rows,
     mixed,
+    unreached,
     write_rows,
 )
 from align.pipeline.instruction_encode import encoded_sources
@@ -62,25 +65,48 @@ def built(config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedToken
         raise UserError("nothing to learn from: give data.instructions")
     folder = directory.path / "data"
     made_from = inputs_of(config, tokenizer)
-    if (folder / "build.json").is_file():
-        report = json.loads((folder / "build.json").read_bytes())
-        if report["made_from"] == made_from:
-            note(_summary(report, config))
-            return folder
-    report = build(config, directory, tokenizer) | {"made_from": made_from}
-    write_json(folder / "build.json", report)  # last: without it nothing here is used
-    note(_summary(report, config))
+    rejected = directory.stage("sft") / "rejected.jsonl"
+    report = stored(folder, made_from)
+    if report is None:
+        report = build(config, folder, tokenizer, rejected) | {"made_from": made_from}
+        write_json(folder / "build.json", report)  # last: without it nothing here is used
+    tell(report, config, rejected)
     return folder
 
 
-def build(
-    config: RunConfig, directory: RunDirectory, tokenizer: PreTrainedTokenizerBase
+def stored(folder: Path, made_from: str) -> dict[str, Any] | None:
+    """What is in the rows of a folder, or None if there are none of these inputs."""
+    try:
+        report = json.loads((folder / "build.json").read_bytes())
+    except (FileNotFoundError, ValueError):  # a broken report is that of no build
+        return None
+    made: dict[str, Any] = report if isinstance(report, dict) else {}
+    whole = all((folder / name).is_file() for name in ("train.arrow", "held_out.arrow"))
+    return made if whole and made.get("made_from") == made_from else None
+
+
+def built_aside(
+    config: RunConfig, run_dir: Path, tokenizer: PreTrainedTokenizerBase, rejected: Path | None
 ) -> dict[str, Any]:
-    """Write the rows; what is in them, for `align data inspect`. Without an end, none stay."""
-    folder = directory.path / "data"
-    for stale in (folder / "build.json", *folder.glob("cache-*.arrow")):  # datasets' packed rows
+    """What would be in the rows if `run_dir` were built now; they are made, but not kept."""
+    frozen = run_dir / "data" / "splits.jsonl"
+    with tempfile.TemporaryDirectory() as folder:
+        if frozen.is_file():
+            shutil.copy(frozen, folder)
+        return build(config, Path(folder), tokenizer, rejected)
+
+
+def build(
+    config: RunConfig, folder: Path, tokenizer: PreTrainedTokenizerBase, rejected: Path | None
+) -> dict[str, Any]:
+    """Write the rows; what is in them, for `align data inspect`. Without an end, none stay.
+
+    Bad rows are kept in the file `rejected`, if it is given.
+    """
+    packed, killed = folder.glob("cache-*.arrow"), folder.glob(".*")  # by `datasets`; in writing
+    for stale in (folder / "build.json", *packed, *killed):
         stale.unlink(missing_ok=True)
-    rejects = Rejects(directory.stage("sft") / "rejected.jsonl", config.data.max_rejected)
+    rejects = Rejects(rejected, config.data.max_rejected)
     try:
         return _written(config, folder, tokenizer, rejects)
     finally:
@@ -94,19 +120,23 @@ def _written(
     sources = encoded_sources(config.data, mixture, config.seed, tokenizer, folder, rejects)
     plan = mixed(mixture, sources, config.seed)
     check_something_is_left(config.data, sources, plan)
-    rows, held_out = (
+    drawn, held_out = (
         write_rows(folder / name, sources.names, stores, draws)
         for name, stores, draws in (
             ("train.arrow", sources.train, plan.draws(sources.train)),
             ("held_out.arrow", sources.test, held_out_rows(mixture, sources)),
         )
     )
+    statistics = statistics_of(sources, plan, drawn)
+    tokens = {source["source"]: source["tokens"] for source in statistics}
     return {
-        "rows": rows,
-        "held_out": held_out,
+        "rows": sum(source["draws"] for source in statistics),
+        "held_out": sum(int(count.sum()) for count in held_out),
+        "rejected": rejects.rows,
+        "notes": [*sources.notes, *unreached(mixture, tokens)],
         "cut": cut_rows(sources),
         "too_long": sum(sources.too_long),
-        "sources": statistics_of(sources, plan),
+        "sources": statistics,
     }
 
 
@@ -114,7 +144,7 @@ def inputs_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> str:
     """Names everything that the rows depend on."""
     data = config.data.model_dump(mode="json", exclude={"prompts", "feedback", "evaluation"})
     mixture = config.mixture.instructions
-    files = [_files_hash(source) for source in config.data.instructions]
+    files = [digest for source in config.data.instructions for digest in _input_hashes(source)]
     return sha256_of(
         [
             FORMAT,
@@ -127,11 +157,17 @@ def inputs_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> str:
     )
 
 
-def _files_hash(source: InstructionSource) -> str:
-    """Of a file or of all files of a folder; data on a hub is taken to stay as it is."""
-    if source.path is None:
-        return source.hub or source.format
-    files = sorted(source.path.rglob("*")) if source.path.is_dir() else [source.path]
+def _input_hashes(source: InstructionSource) -> Iterator[str]:
+    """Of the files that shape a source's rows; data on a hub is taken to stay as it is."""
+    if source.path is not None:
+        yield _files_hash(source.path)
+    if source.templates is not None and source.templates.file is not None:
+        yield _files_hash(source.templates.file)
+
+
+def _files_hash(path: Path) -> str:
+    """Of a file or of all files of a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     digests = []
     for file in files:
         if file.is_file():
@@ -145,8 +181,14 @@ def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return sha256_of([tokenizer.get_vocab(), tokenizer.chat_template, special])
 
 
-def _summary(report: dict[str, Any], config: RunConfig) -> str:
-    return (
+def tell(report: dict[str, Any], config: RunConfig, rejected: Path | None) -> None:
+    """A line on the rows, and one for each thing that is worth knowing of them."""
+    note(
         f"{report['rows']} examples to learn, {report['held_out']} held out, {report['cut']} cut "
         f"at {config.data.max_length} tokens, {report['too_long']} left out for a long prompt"
     )
+    if report["rejected"]:
+        where = f"; they are in {rejected}" if rejected else ""
+        note(f"{report['rejected']} rows rejected{where}")
+    for line in report["notes"]:
+        note(line)

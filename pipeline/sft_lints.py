@@ -111,7 +111,9 @@ def leaks(report: Mapping[str, Any]) -> Iterator[Finding]:
             continue
         if one["near"] > (0.05 * one["texts"] if own else 0):
             said = f"{one['near']} prompts of {one['first']} are near to ones of {one['second']}"
-            fix = "set mixture.instructions.dedup: near, or take the rows out of one of them"
+            fix = "take these prompts out of training"
+            if own:
+                fix = "set mixture.instructions.dedup: near, which holds out together what is near"
             yield _warning("leak", said, fix)
     for name, count in report["overlap"]["contaminated"].items():
         if name.startswith(EVALUATION) and count["found"] > 0.01 * count["texts"]:
@@ -136,12 +138,13 @@ def imbalance(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 def learning_rate(config: RunConfig, parameters: int) -> Iterator[Finding]:
     """Smaller than in pre-training: a third of what Kaplan et al. 2020 (arXiv:2001.08361, appendix
-    D.6) found best there, 0.003239 - 0.0001395 ln N; adapters take ten times as much. Of less than
-    ten million parameters the rule says nothing."""
-    if parameters < 10**7:
+    D.6) found best there, 0.003239 - 0.0001395 ln N. Adapters take ten times as much, and so do
+    models of less than ten million parameters, smaller than those that the rule was fitted on. Of a
+    model of unknown size (0) it says nothing."""
+    if not parameters:
         return
     most = (0.003239 - 0.0001395 * math.log(parameters)) / 3
-    if config.model.adapter is not None:
+    if config.model.adapter is not None or parameters < 10**7:
         most *= 10
     if config.sft.learning_rate > most:
         said = f"sft.learning_rate {config.sft.learning_rate:g} is high for {parameters:,} weights"

@@ -232,13 +232,13 @@ def test_control_tokens_in_a_text_are_text_in_every_role(
         encode(tokenizer, [{"role": role, "content": text} for role in roles], assistant(text))
         for text in (CONTROL, "ab")
     )
-    for token in tokenizer.all_special_ids + tokenizer.convert_tokens_to_ids(["[INST]", "</s>"]):
+    for token in tokenizer.added_tokens_decoder:
         for ids, expected in (
             (said.prompt_ids, harmless.prompt_ids),
             (said.completion_ids, harmless.completion_ids),
         ):
             assert ids.count(token) == expected.count(token)
-    assert tokenizer.decode(said.completion_ids).strip() == f"{CONTROL}{tokenizer.eos_token}"
+    assert str(tokenizer.decode(said.completion_ids)).strip() == f"{CONTROL}{tokenizer.eos_token}"
     assert str(tokenizer.decode(said.prompt_ids)).count(CONTROL) == len(roles)
     assert not said.truncated and said.prompt_ids == encode_prompt(
         tokenizer, [{"role": role, "content": CONTROL} for role in roles]

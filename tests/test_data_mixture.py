@@ -186,11 +186,6 @@ def test_every_place_is_as_likely() -> None:
     [
         (Mixture(), [5, 0], "source s1 has no row left"),
         (
-            Mixture(sources=(SourceShare(name="s0", quality=0), SourceShare(name="s1", quality=0))),
-            [5, 5],
-            "the weights sum to zero",
-        ),
-        (
             Mixture(
                 rows=100, sources=tuple(SourceShare(name=f"s{i}", max_epochs=2) for i in (0, 1))
             ),

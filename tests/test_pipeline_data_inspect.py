@@ -8,8 +8,10 @@ import pytest
 import yaml
 from transformers import PreTrainedTokenizerBase
 
+from align.data.errors import DataError
 from align.pipeline.data_inspect import build, inspect
 from align.pipeline.data_page import token_texts
+from align.pipeline.instruction_statistics import NUMBERS
 from align.pipeline.loading import load_config
 
 Finished = Callable[..., str]
@@ -64,7 +66,7 @@ def test_inspect_shows_what_sft_will_see(
     report = json.loads((look / "inspect.json").read_text())
     zh, books, demo = report["sources"]
     assert (zh["source"], zh["duplicates"]) == ("zh", 1)
-    assert demo["templates"] == {"demo": demo["used"]}
+    assert demo["templates"] == {"demo": {name: demo[name] for name in NUMBERS}}
     tokens = sum(source["tokens"] for source in report["sources"])
     assert books["tokens"] / tokens == pytest.approx(0.2, abs=0.02)
     assert 0 < demo["diversity"]["dissimilarity"] < 1 and books["diversity"]["distinct_1"] > 0
@@ -114,3 +116,51 @@ def test_pieces_of_text_are_whole_letters_and_together_the_text(
     assert "".join(piece for piece, _ in pieces) == text
     assert sum(count for _, count in pieces) == len(ids)
     assert ("床", 3) in pieces and ("😀", 4) in pieces and ("m", 1) in pieces
+
+
+def test_inspect_shows_the_splits_that_a_build_froze(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that joins a frozen cluster by its wording is counted where the stage will have it."""
+    path, run, look = config_file(tmp_path), tmp_path / "run", tmp_path / "look"
+    config = yaml.safe_load(path.read_text())
+    config["mixture"]["instructions"] |= {"dedup": "near"}
+    path.write_text(yaml.safe_dump(config))
+    build(load_config(path), run)
+    config["data"]["held_out"] = 0.6
+    path.write_text(yaml.safe_dump(config))
+    frozen = (run / "data" / "splits.jsonl").read_bytes()
+    inspect(load_config(path), run, look)
+    assert (run / "data" / "splits.jsonl").read_bytes() == frozen
+    seen = json.loads((look / "inspect.json").read_text())
+    build(load_config(path), run)
+    built = json.loads((run / "data" / "build.json").read_text())
+    assert seen["notes"] and [source | {"diversity": 0} for source in seen["sources"]] == [
+        source | {"diversity": 0} for source in built["sources"]
+    ]
+
+
+def test_inspect_counts_the_bad_rows_and_keeps_them_where_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, look = config_file(tmp_path), tmp_path / "look"
+    with (tmp_path / "zh.jsonl").open("a") as file:
+        file.write('{"instruction": 3}\n')
+    inspect(load_config(path), tmp_path / "run", look)
+    assert f"1 rows rejected; they are in {look / 'rejected.jsonl'}" in capsys.readouterr().out
+    assert "zh.jsonl" in (look / "rejected.jsonl").read_text()
+    with (tmp_path / "zh.jsonl").open("a") as file:
+        file.write('{"instruction": 3}\n' * 20)
+    with pytest.raises(DataError, match=r"all of them are in (\S*)\)") as error:
+        inspect(load_config(path), tmp_path / "run", look)
+    assert str(look / "rejected.jsonl") in str(error.value)
+    assert len((look / "rejected.jsonl").read_text().splitlines()) == 21
+    with pytest.raises(DataError) as error:
+        inspect(load_config(path), tmp_path / "run", None)
+    assert "rejected.jsonl" not in str(error.value)
+
+
+def test_an_out_that_is_a_file_is_one_line(tmp_path: Path, finished: Finished) -> None:
+    path = config_file(tmp_path)
+    printed = finished("data", "inspect", "--config", str(path), "--out", str(path), code=2)
+    assert printed.count("\n") == 1 and "--out" in printed

@@ -101,6 +101,7 @@ def test_prompts_that_are_learnt_and_evaluated_are_a_leak(row: int) -> None:
     made["overlap"]["prompts"][row]["near"] = 50
     (found,) = of_report(made)
     assert found.what == "leak" and "50 prompts of" in found.found
+    assert ("dedup: near" in str(found.fix)) == (row == 0), "which leaves evaluation sets alone"
 
 
 def test_evaluation_texts_in_training_are_a_leak() -> None:
@@ -143,6 +144,8 @@ def test_a_tokenizer_that_drops_letters_is_found(
     ("rate", "lora", "parameters", "found"),
     [
         (2e-3, None, 760_000, False),
+        (0.5, None, 760_000, True),
+        (0.5, None, 0, False),
         (1e-5, None, 7 * 10**9, False),
         (1e-3, None, 135 * 10**6, True),
         (2e-4, LoRAConfig(), 135 * 10**6, False),
@@ -180,6 +183,22 @@ def test_doctor_says_what_is_wrong_with_the_instructions_of_a_config(
     assert "a.jsonl:1: prompt:" in capsys.readouterr().out
 
 
+def test_doctor_checks_the_stages_that_a_config_has_data_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Ask {i}", "completion": f"Say {i}"} for i in range(60)]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"format": "prompt_completion", "path": "a.jsonl"}
+    Path("x.yaml").write_text(json.dumps({"name": "x", "data": {"instructions": [source]}}))
+    assert examine("x.yaml", ["sft.learning_rate=0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "x.yaml, with data for sft" in printed and "sft.learning_rate 0.5 is high" in printed
+    Path("y.yaml").write_text(json.dumps({"name": "y"}))
+    assert examine("y.yaml") == 2
+    assert "names no data" in capsys.readouterr().out
+
+
 def test_a_clean_set_gives_no_finding_from_its_file_on(tmp_path: Path) -> None:
     chance = random.Random(0)
     words = [f"word{i}" for i in range(400)]
@@ -194,7 +213,7 @@ def test_a_clean_set_gives_no_finding_from_its_file_on(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
     source = {"format": "prompt_completion", "path": str(path)}
     config = RunConfig.model_validate({"name": "x", "data": {"instructions": [source]}})
-    assert list(findings(config)) == []
+    assert list(findings(config, tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", SFT_PRESETS)

@@ -87,11 +87,6 @@ def _draws(mixture: Mixture, shares: Sequence[SourceShare], rows_M: Ints, tokens
     cap = mixture.rate_cap or UNLIMITED
     share_M = np.array([share.token_share or 0.0 for share in shares])
     quality_M = np.array([share.quality for share in shares]) * (share_M == 0)
-    if not quality_M.any():
-        raise UserError(
-            "mixture: the weights sum to zero: every source has a token_share or quality 0; leave "
-            "one that goes by rows"
-        )
     limit_M = rows_M * np.array([share.max_epochs or UNLIMITED for share in shares])
     rate_M = upsampled(examples_proportional(rows_M, cap, mixture.temperature), quality_M)
     key, cost_M = ("tokens", tokens_M) if mixture.tokens else ("rows", np.ones(len(rows_M)))

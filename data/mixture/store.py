@@ -118,11 +118,17 @@ class Store:
             answer_ids[answer_starts[place] : answer_starts[place + 1]],
         )
 
+    def lengths(self, batch: int) -> Ints:
+        """Prompt and completion tokens of each row of a record batch."""
+        (starts, _), (answer_starts, _) = (column[batch] for column in self._ids)
+        lengths: Ints = np.diff(starts) + np.diff(answer_starts)
+        return lengths
+
     def tokens(self, rows: Ints | None = None) -> int:
         """Prompt and completion tokens of some rows, or of all."""
         total = 0
-        for first, chunks in enumerate(zip(*self._ids, strict=True)):
-            lengths = sum(np.diff(starts) for starts, _ in chunks)
+        for first in range(self.table.column(0).num_chunks):
+            lengths = self.lengths(first)
             if rows is not None:
                 mine = rows[(rows >= first * BATCH) & (rows < (first + 1) * BATCH)]
                 lengths = lengths[mine - first * BATCH]

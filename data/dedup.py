@@ -20,6 +20,7 @@ from align.data.messages import folded
 SIMILAR = 0.8  # Jaccard similarity of near-duplicates
 GRAM = 5  # characters
 BANDS = 32
+CHUNK = 4096  # grams hashed at once
 MANY = 50  # texts alike: not all two of them are compared
 ROWS = 4  # minima in a band: a pair at 0.8 is missed with (1 - 0.8^4)^32 = 5e-8
 
@@ -64,7 +65,10 @@ def jaccard(ours: Words, theirs: Words) -> float:
 
 def signature(grams: Words) -> Words:
     """The least hash of any gram under each of BANDS * ROWS random hashes."""
-    minima: Words = mixed(grams[:, None] * MULTIPLIERS).min(axis=0)
+    minima = np.full(BANDS * ROWS, np.iinfo(np.uint64).max)
+    for start in range(0, len(grams), CHUNK):
+        some = mixed(grams[start : start + CHUNK, None] * MULTIPLIERS)
+        np.minimum(minima, some.min(axis=0), out=minima)
     return minima
 
 

@@ -22,9 +22,18 @@ def rouge_l(ours: Sequence[str], theirs: Sequence[str]) -> float:
     return _f1(common_subsequence(ours, theirs), len(ours), len(theirs))
 
 
-def rouge_1(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """F1 of the common words, each as often as both have it."""
-    return _f1((Counter(ours) & Counter(theirs)).total(), len(ours), len(theirs))
+def rouge_1_of_parts(parts: Sequence[Sequence[str]]) -> list[float]:
+    """Of each part with all others together: F1 of the common words, each as often as both have it.
+
+    Its time grows with the words, not with their square.
+    """
+    all_words = Counter(word for part in parts for word in part)
+    total = all_words.total()
+    scores = []
+    for part in parts:
+        common = sum(min(n, all_words[word] - n) for word, n in Counter(part).items())
+        scores.append(_f1(common, len(part), total - len(part)))
+    return scores
 
 
 def common_subsequence(ours: Sequence[str], theirs: Sequence[str]) -> int:

@@ -5,12 +5,14 @@ Bad rows are left out here; the stages tell of them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.data.exchanges import Reading
 from align.data.feedback import feedback_batches
+from align.data.instruction_config import InstructionSource
 from align.data.instructions import instructions_of, prompts_of
 from align.data.messages import Message, cluster_id_of
 from align.data.overlap import RUN, contamination, overlaps
@@ -25,7 +27,8 @@ from align.pipeline.text_table import print_table
 HELD_OUT = "held out"
 EVALUATION = "evaluation"
 MOST_TEXTS = 200_000
-"""Prompts are compared in memory; of more, only so many first ones of each set."""
+"""Prompts, and runs of held-out words, are compared in memory; of more rows, so many first ones of
+each set."""
 
 
 class Use(NamedTuple):
@@ -58,23 +61,21 @@ def overlap_report(config: RunConfig, run_dir: Path, records: Iterable[Record]) 
         "reward model": lambda: judged,
         "PPO": lambda: asked,
     }
-    learnt = {name: _prompts_of(uses(), held_out=False) for name, uses in stages.items()}
-    tested = {
-        f"{name} {HELD_OUT}": [use for use in uses() if use.held_out]
-        for name, uses in stages.items()
-    } | _evaluation(config)
+    learnt = {name: list(_learnt_prompts(uses())) for name, uses in stages.items()}
+    tested = {f"{name} {HELD_OUT}": uses for name, uses in stages.items()} | _evaluation(config)
+    asked_there = {name: [use.prompt for use in _held_out(uses())] for name, uses in tested.items()}
     shared = overlaps(
         {name: prompts for name, prompts in learnt.items() if prompts},
-        {name: _prompts_of(uses, held_out=True) for name, uses in tested.items() if uses},
+        {name: prompts for name, prompts in asked_there.items() if prompts},
     )
     seen = contamination(
         (use.content for uses in stages.values() for use in uses() if not use.held_out),
-        {name: [use.content for use in uses] for name, uses in tested.items() if uses},
+        {name: (use.content for use in _held_out(uses())) for name, uses in tested.items()},
     )
     return {
         "run": RUN,
         "prompts": [asdict(one) for one in shared],
-        "contaminated": {name: asdict(one) for name, one in seen.items()},
+        "contaminated": {name: asdict(one) for name, one in seen.items() if one.texts},
     }
 
 
@@ -122,18 +123,24 @@ def _prompts(config: RunConfig) -> Iterator[Use]:
             yield Use(text, text, split == "test" and source.format != "demo")
 
 
-def _evaluation(config: RunConfig) -> dict[str, list[Use]]:
+def _evaluation(config: RunConfig) -> dict[str, Callable[[], Iterable[Use]]]:
     return {
-        f"{EVALUATION} {source.named}": [
-            Use(prompt_text(row), content_text(row), held_out=True)
-            for row in prompts_of(source, Rejects(None), config.seed)
-        ]
+        f"{EVALUATION} {source.named}": partial(_evaluated, source, config.seed)
         for source in config.data.evaluation
     }
 
 
-def _prompts_of(uses: Iterable[Use], *, held_out: bool) -> list[str]:
-    return list(islice((use.prompt for use in uses if use.held_out == held_out), MOST_TEXTS))
+def _evaluated(source: InstructionSource, seed: int) -> Iterator[Use]:
+    for row in prompts_of(source, Rejects(None), seed):
+        yield Use(prompt_text(row), content_text(row), held_out=True)
+
+
+def _learnt_prompts(uses: Iterable[Use]) -> Iterator[str]:
+    return islice((use.prompt for use in uses if not use.held_out), MOST_TEXTS)
+
+
+def _held_out(uses: Iterable[Use]) -> Iterator[Use]:
+    return islice((use for use in uses if use.held_out), MOST_TEXTS)
 
 
 def _text(messages: Iterable[Message]) -> str:

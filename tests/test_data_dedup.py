@@ -1,13 +1,24 @@
 """Near-duplicates: against exact Jaccard, in every script, and splits that never move."""
 
 import random
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from align.data.dedup import BANDS, ROWS, SIMILAR, grams_of, jaccard, near_duplicates, signature
+from align.data.dedup import (
+    BANDS,
+    MULTIPLIERS,
+    ROWS,
+    SIMILAR,
+    grams_of,
+    jaccard,
+    near_duplicates,
+    signature,
+)
+from align.data.hashing import mixed
 from align.data.splits import assign, read_assignments, split_of, write_assignments
 
 
@@ -144,3 +155,15 @@ def test_a_prompt_that_connects_two_splits_is_reported() -> None:
     assert len({one.split for one in old.values()}) == 2
     assigned, leaks = assign(old, {"c": (" ".join(words), "c")}, 0.5)
     assert leaks == ("c",) and {name: assigned[name] for name in old} == old
+
+
+def test_a_long_text_is_hashed_in_pieces_and_has_the_signature_of_the_whole() -> None:
+    """All at once, each gram would take 128 words of 8 bytes, several times."""
+    grams = grams_of("".join(random.Random(5).choices("abcdefghijklmnop", k=60_000)))
+    tracemalloc.start()
+    found = signature(grams)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * 2**20 < len(grams) * BANDS * ROWS * 8
+    for place in (0, 77, BANDS * ROWS - 1):
+        assert found[place] == mixed(grams * MULTIPLIERS[place]).min()

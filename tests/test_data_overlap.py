@@ -1,6 +1,7 @@
 """Overlap of prompts, contamination of evaluation sets, and rows that are nearly the same."""
 
 import random
+import tracemalloc
 
 from align.data.exchanges import Instruction
 from align.data.messages import assistant, user
@@ -73,6 +74,16 @@ def test_contamination_looks_at_no_case_and_no_punctuation() -> None:
     held_out = {"a": ["the quick brown fox jumps over the lazy dog while seven wizards boil soup"]}
     assert contamination([learnt], held_out)["a"].found == 1
     assert contamination([learnt.replace("dog", "cat")], held_out)["a"].found == 0
+
+
+def test_held_out_texts_are_read_once_and_not_held() -> None:
+    texts = [english(200) for _ in range(500)]
+    tracemalloc.start()
+    found = contamination(iter(texts[:50]), {"a": iter(texts)})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == {"a": Contamination(500, 500, 50)}
+    assert peak < 500 * 200 * 8 * 5, "a hash for each word, and room to sort them"
 
 
 def row(prompt: str, answer: str, group: str = "") -> Instruction:

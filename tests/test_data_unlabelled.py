@@ -11,7 +11,7 @@ from align.data.exchanges import Reading
 from align.data.instruction_config import InstructionSource
 from align.data.instructions import instructions_of
 from align.data.rejects import Rejects
-from align.data.rouge import common_subsequence, rouge_1, rouge_l, words
+from align.data.rouge import common_subsequence, rouge_1_of_parts, rouge_l, words
 from align.data.tasks.unlabelled import (
     GAP,
     ORDERED,
@@ -45,7 +45,8 @@ def test_the_common_subsequence_is_that_of_the_table() -> None:
 def test_rouge_of_hand_counted_texts() -> None:
     ours, theirs = words("The cat sat."), words("the cat will SIT")
     assert rouge_l(ours, theirs) == pytest.approx(2 * 2 / 7)
-    assert rouge_1(words("a a b"), words("a b b")) == pytest.approx(2 * 2 / 6)
+    parts = [words(part) for part in ("a a b", "a", "b b", "c")]
+    assert rouge_1_of_parts(parts) == pytest.approx([2 * 2 / 7, 2 * 1 / 7, 2 * 1 / 7, 0])
     assert rouge_l(ours, ours) == 1 and rouge_l(ours, []) == 0
     assert words("Ünïcode is 2x 好的, ok_go") == ["ünïcode", "is", "2x", "好", "的", "ok", "go"]
 

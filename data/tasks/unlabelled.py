@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from align.data.chance import pick, unit
-from align.data.rouge import rouge_1, words
+from align.data.rouge import rouge_1_of_parts, words
 
 SENTENCE = re.compile(r".+?(?:[.!?]+[\"']?(?=\s|\Z)|[。！？]+[”」』]?|\Z)", re.DOTALL)  # noqa: RUF001
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+(?: [A-Z][a-z]+)*|(?<=《)[^《》]+(?=》)")
@@ -43,11 +43,7 @@ def gap_sentence(text: str) -> Made | None:
     parts = sentences(text)
     if len(parts) < FEWEST:
         return None
-    split = [words(part) for part in parts]
-    scores = [
-        rouge_1(mine, [word for other in split[:place] + split[place + 1 :] for word in other])
-        for place, mine in enumerate(split)
-    ]
+    scores = rouge_1_of_parts([words(part) for part in parts])
     best = max(range(len(parts)), key=scores.__getitem__)
     rest = " ".join(parts[:best] + parts[best + 1 :])
     return Made("summarisation", "gap-sentence", {"document": rest, "summary": parts[best]})

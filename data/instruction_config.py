@@ -58,8 +58,9 @@ class People(Section):
 
     prompt_author: str = "user_id"
     """The column that says who wrote the prompt; nobody's prompts are in two splits."""
-    answer_author: str = "labeler_id"
-    """The column that says who wrote the answer; never the prompt's author."""
+    answer_author: str | None = "labeler_id"
+    """The column that says who wrote the answer; never the prompt's author. Null where nobody
+    knows: then nothing keeps people from answering themselves."""
     max_prompts: int = Field(default=200, gt=0)
     """Prompts of one author, at most (Ouyang et al. 2022, appendix A)."""
     shared_prefix: int = Field(default=100, gt=0)

@@ -126,7 +126,7 @@ def _good_rows(
             check(exchanges)
             first = exchanges[0]
             if admission:
-                group = admission.group(row, first.prompt)
+                group = admission.group(row, first)
             else:  # all turns of a conversation are in one split
                 group = first.known.get("group") or cluster_id_of(first.prompt or _answer(first))
         except BadRow as bad:

@@ -13,7 +13,7 @@ from align.data.chance import pick, unit
 from align.data.errors import DataError
 from align.data.exchanges import Instruction, Reading
 from align.data.instruction_config import Demonstrations, InstructionSource, NaturalFields, People
-from align.data.instructions import instructions_of
+from align.data.instructions import instructions_of, prompts_of
 from align.data.rejects import Rejects
 from align.data.splits import split_of
 from align.data.tasks.demonstrations import choose, fitting, shots
@@ -267,6 +267,16 @@ def test_nobody_answers_an_own_prompt(tmp_path: Path) -> None:
     source = people(tmp_path, rows)
     with pytest.raises(DataError, match="labeler_id: b answered an own prompt"):
         read(source, tmp_path)
+
+
+def test_who_wrote_an_answer_is_known_or_openly_not_asked(tmp_path: Path) -> None:
+    rows = [{"prompt": "one", "completion": "ok", "user_id": "a"}]
+    with pytest.raises(DataError, match=r"labeler_id: no such column: name another as people\."):
+        read(people(tmp_path, rows), tmp_path)
+    assert len(read(people(tmp_path, rows, answer_author=None), tmp_path)) == 1
+    del rows[0]["completion"]
+    (asked,) = prompts_of(people(tmp_path, rows), Rejects(None))
+    assert asked.group == "author a"
 
 
 def test_a_person_never_straddles_the_splits_after_an_append(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ a person are in one split.
 
 from collections import Counter
 
+from align.data.exchanges import Exchange
 from align.data.files import Row, text
 from align.data.instruction_config import People
-from align.data.messages import Message, folded, sha256_of
+from align.data.messages import folded, sha256_of
 from align.data.rejects import BadRow
 
 
@@ -20,17 +21,20 @@ class Admission:
         self._taken: Counter[str] = Counter()
         self._beginnings: set[str] = set()
 
-    def group(self, row: Row, prompt: list[Message]) -> str | None:
+    def group(self, row: Row, exchange: Exchange) -> str | None:
         """The author's name among the splits, or None if the prompt is not taken.
 
         Raises: BadRow if an author is missing, or wrote both prompt and answer.
         """
         author = _author(row, self._people.prompt_author)
-        if self._people.answer_author in row:
-            answer_author = _author(row, self._people.answer_author)
-            if answer_author == author:
-                raise BadRow(self._people.answer_author, f"{author} answered an own prompt")
-        beginning = sha256_of(folded(prompt[-1]["content"])[: self._people.shared_prefix])
+        answered_by = self._people.answer_author
+        if answered_by is not None and exchange.completion is not None:
+            if answered_by not in row:
+                reason = "no such column: name another as people.answer_author, or null for none"
+                raise BadRow(answered_by, reason)
+            if _author(row, answered_by) == author:
+                raise BadRow(answered_by, f"{author} answered an own prompt")
+        beginning = sha256_of(folded(exchange.prompt[-1]["content"])[: self._people.shared_prefix])
         if beginning in self._beginnings or self._taken[author] == self._people.max_prompts:
             return None
         self._beginnings.add(beginning)

@@ -1,6 +1,7 @@
 """What a row of each instruction format says: one or more exchanges of prompt and answer."""
 
 from collections.abc import Callable
+from typing import Any
 
 from align.data.exchanges import Exchange
 from align.data.files import Row, column, text
@@ -18,6 +19,11 @@ SPEAKERS = {
     "observation": "tool",
 }
 """Who speaks in a ShareGPT conversation -> the role."""
+
+
+IGNORED = {"name", "tool_call_id", "weight"}
+"""Keys of a message that a chat template does not write; of weights see `_turns`."""
+CALLS = ("tool_calls", "function_call")
 
 
 def _messages(row: Row) -> list[Exchange]:
@@ -44,20 +50,52 @@ def _turn(turn: Row) -> Message:
     return {"role": SPEAKERS[speaker], "content": text(turn, "value")}
 
 
-def _turns(messages: list[Message]) -> list[Exchange]:
-    problem = messages_problem(messages)
+def _turns(messages: Any) -> list[Exchange]:
+    """An assistant's turn of weight 0 is read and not learnt, as in OpenAI's files."""
+    bare = _bare(messages)
+    problem = messages_problem(bare)
     if problem is not None:
         raise BadRow("messages", problem)
-    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    exchanges = [Exchange(messages[:place], [messages[place]]) for place in turns]
-    if not turns or turns[-1] != len(messages) - 1:
-        exchanges.append(Exchange(messages, None))
+    turns = [place for place, message in enumerate(bare) if message["role"] == "assistant"]
+    learnt = [place for place in turns if _is_learnt(place, messages[place])]
+    if turns and not learnt:
+        raise BadRow("messages", "every assistant turn has weight 0: there is nothing to learn")
+    exchanges = [Exchange(bare[:place], [bare[place]]) for place in learnt]
+    if not turns or turns[-1] != len(bare) - 1:
+        exchanges.append(Exchange(bare, None))
     return exchanges
+
+
+def _bare(messages: Any) -> Any:
+    """Messages with role and content, and what else cannot be ignored. Raises: BadRow."""
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        return messages
+    for place, message in enumerate(messages):
+        for name in CALLS:
+            if message.get(name):
+                raise BadRow(
+                    "messages", f"message {place} calls tools ({name}); leave such rows out"
+                )
+    return [
+        {
+            name: value
+            for name, value in message.items()
+            if name in ("role", "content") or not (value in (None, []) or name in IGNORED)
+        }
+        for message in messages
+    ]
+
+
+def _is_learnt(place: int, message: Row) -> bool:
+    weight = message.get("weight")
+    if weight not in (None, 0, 1):
+        raise BadRow("messages", f"message {place} has weight {shown(weight)}, not 0 or 1")
+    return weight != 0
 
 
 def _prompt_completion(row: Row) -> list[Exchange]:
     """{"prompt": ..., "completion": ...}: texts, or lists of messages."""
-    prompt, completion = column(row, "prompt"), row.get("completion")
+    prompt, completion = _bare(column(row, "prompt")), _bare(row.get("completion"))
     if isinstance(prompt, str):
         prompt = user(prompt)
     if isinstance(completion, str):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -275,3 +276,40 @@ def test_real_seed_tasks_are_read_without_a_bad_row(tmp_path: Path, name: str, c
     assert len(instructions(data, folder=tmp_path)) == count
     assert len(prompts(data, folder=tmp_path)) == count
     assert not (tmp_path / "rejected.jsonl").exists()
+
+
+def test_messages_as_openai_writes_them_are_read_by_role_and_content(tmp_path: Path) -> None:
+    """Empty keys and names are ignored, and turns of weight 0 are read and not learnt."""
+    empty = {"tool_calls": None, "function_call": None, "refusal": None}
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": "s", "name": "x"},
+        {"role": "user", "content": "q", **empty},
+        {"role": "assistant", "content": "no", "weight": 0, **empty},
+        {"role": "user", "content": "again", "name": "Ann"},
+        {"role": "assistant", "content": "yes", "weight": 1, "tool_calls": []},
+    ]
+    plain = [{"role": one["role"], "content": one["content"]} for one in turns]
+    data = source(tmp_path / "x.jsonl", "messages", {"messages": turns})
+    assert instructions(data, folder=tmp_path) == [{"prompt": plain[:4], "completion": plain[4:]}]
+    row = {"prompt": turns[:4], "completion": turns[4:]}
+    data = source(tmp_path / "y.jsonl", "prompt_completion", row)
+    assert instructions(data, folder=tmp_path) == [{"prompt": plain[:4], "completion": plain[4:]}]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"tool_calls": [{"id": "1"}], "content": None}, r"message 1 calls tools \(tool_calls\)"),
+        ({"function_call": {"name": "f"}}, r"message 1 calls tools \(function_call\)"),
+        ({"weight": 0}, "every assistant turn has weight 0"),
+        ({"weight": 0.5}, "message 1 has weight 0.5, not 0 or 1"),
+        ({"reasoning_content": "because"}, "message 1 must have role and content"),
+    ],
+)
+def test_what_a_message_says_beside_its_content_is_not_dropped_in_silence(
+    tmp_path: Path, more: dict[str, object], reason: str
+) -> None:
+    turns = [*user("q"), {"role": "assistant", "content": "a", **more}]
+    data = source(tmp_path / "x.jsonl", "messages", {"messages": turns})
+    with pytest.raises(DataError, match=reason):
+        instructions(data, folder=tmp_path)

@@ -60,11 +60,13 @@ def build(config: Config, run_dir: RunDirectoryOption = None, overrides: Overrid
 @data.command()
 def generate(
     seeds: Annotated[Path, typer.Argument(metavar="SEEDS", help="Seed tasks, or Alpaca rows.")],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The rows: made.jsonl.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="The rows: made.jsonl; goes on with one.")
+    ],
     method: Annotated[
         Literal["self_instruct", "unnatural", "alpaca"], typer.Option(help="How they are written.")
     ] = "self_instruct",
-    rows: Annotated[int, typer.Option(min=1, help="Rows to write, at most.")] = 100,
+    rows: Annotated[int, typer.Option(min=1, help="Rows that the file gets, at most.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of all random choices.")] = 1,
     model: Annotated[
         str | None, typer.Option(metavar="PATH", help="A causal model that writes here.")

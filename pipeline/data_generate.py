@@ -1,11 +1,13 @@
-"""`align data generate`: instructions written by a language model, from seeds that people wrote."""
+"""`align data generate`: instructions written by a language model, from seeds that people wrote.
 
+Every row is in the file as soon as it is written; the same command goes on with the file.
+"""
+
+import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from align.data.atomic import write_jsonl
 from align.data.errors import UserError
 from align.data.files import Row, read_rows, text
 from align.data.generated.alpaca import alpaca
@@ -27,17 +29,43 @@ METHODS: dict[str, Method] = {
 def generate(
     seeds: Path, method: str, write: Generate, writer: str, rows: int, seed: int, out: Path
 ) -> None:
-    """Write up to `rows` rows in Alpaca's format to `out`, and say what was left out and why."""
+    """Write rows in Alpaca's format to `out` until it has `rows`; say what was left out and why."""
     known = read_seeds(seeds)
     pool = Pool(one.instruction for one in known)
-    made = METHODS[method](known, write, rows, seed, pool)
-    found = list(islice(tracked("instances", made, lambda _: 1), rows))
+    done = _rows_before(out, method, writer, pool)
+    if done:
+        note(f"{out} has {done} rows already")
+    # Another seed, so that what is there is not asked for again.
+    made = METHODS[method](known, write, rows - done, seed + done, pool)
+    for one in tracked("instances", made, lambda _: 1):
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_row(one, method, writer), ensure_ascii=False) + "\n")
+        done += 1
     for reason, count in pool.rejected.most_common():
         note(f"{count} left out: {reason}")
-    if not found:
+    if not done:
         raise UserError(f"{writer} wrote no instruction that can be used: try a larger model")
-    write_jsonl(out, (_row(one, method, writer) for one in found))
-    note(f"{len(found)} rows: {out}")
+    note(f"{done} rows: {out}")
+
+
+def _rows_before(out: Path, method: str, writer: str, pool: Pool) -> int:
+    """How many rows an earlier session wrote, which join the pool. Raises: UserError, DataError."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = out.read_bytes().rpartition(b"\n") if out.exists() else (b"", b"", b"")
+    if whole[2]:  # a row that a killed session began
+        with out.open("r+b") as file:
+            file.truncate(len(whole[0]) + len(whole[1]))
+    if not whole[0]:
+        return 0
+    rows = [row for _, row in read_rows(out)]
+    for row in rows:
+        if (row.get("task_id"), row.get("generated_by")) != (method, writer):
+            raise UserError(
+                f"--out {out}: has rows that {writer} did not write by {method}: name another file"
+            )
+        one = _seed(row)
+        pool.recall(one.instruction, one.input, one.output)
+    return len(rows)
 
 
 def read_seeds(path: Path) -> list[Made]:

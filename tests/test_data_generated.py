@@ -237,4 +237,35 @@ def test_what_was_written_is_a_file_of_instructions(
     }
     assert "1 left out: a block needs one input" in capsys.readouterr().out
     with pytest.raises(UserError, match="fake wrote no instruction that can be used"):
-        generate(seeds, "alpaca", Fake(lambda p, s: "?"), "fake", 2, 0, out)
+        generate(seeds, "alpaca", Fake(lambda p, s: "?"), "fake", 2, 0, tmp_path / "none.jsonl")
+
+
+class Failing(Fake):
+    """A server that is gone after so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        lines = iter(NOVEL)
+        super().__init__(lambda p, s: f" {next(lines)}\nInput: <none>\nOutput: Done.")
+        self.left = calls
+
+    def __call__(self, prompts: Sequence[str], sampling: Sampling) -> list[Written]:
+        self.left -= 1
+        if self.left < 0:
+            raise UserError("the server is gone")
+        return super().__call__(prompts, sampling)
+
+
+def test_rows_are_kept_when_the_server_fails_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    seeds, out = seeds_file(tmp_path), tmp_path / "new" / "made.jsonl"
+    with pytest.raises(UserError, match="the server is gone"):
+        generate(seeds, "alpaca", Failing(calls=2), "fake", 4, 0, out)
+    first = out.read_text()
+    assert first.count("\n") == 2
+    out.write_text(first + '{"instruction": "Hal')  # the session was killed
+    generate(seeds, "alpaca", Failing(calls=9), "fake", 4, 0, out)
+    made = [json.loads(line)["instruction"] for line in out.read_text().splitlines()]
+    assert out.read_text().startswith(first) and made == NOVEL[:4], "none comes twice"
+    again = Failing(calls=0)
+    generate(seeds, "alpaca", again, "fake", 4, 0, out)
+    with pytest.raises(UserError, match="did not write by alpaca: name another file"):
+        generate(seeds, "alpaca", again, "other", 4, 0, out)

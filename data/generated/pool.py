@@ -38,9 +38,14 @@ class Pool:
         if reason is not None:
             self.rejected[reason] += 1
             return False
-        self.machine.append(instruction)
-        self._words.append(words(instruction))
+        self._join(instruction)
         return True
+
+    def recall(self, instruction: str, given: str, output: str) -> None:
+        """Take in an instance that was accepted before, as it is."""
+        if instruction not in self.machine:
+            self._join(instruction)
+        self._instances[folded(instruction), folded(given)] = output
 
     def accepts_instance(self, instruction: str, given: str, output: str) -> bool:
         """Whether the instance says something, and nothing else than one before it."""
@@ -56,6 +61,10 @@ class Pool:
             return False
         self._instances[folded(instruction), folded(given)] = output
         return True
+
+    def _join(self, instruction: str) -> None:
+        self.machine.append(instruction)
+        self._words.append(words(instruction))
 
     def _objection(self, instruction: str) -> str | None:
         mine = words(instruction)

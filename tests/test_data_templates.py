@@ -348,3 +348,16 @@ def test_the_task_of_labelled_rows_is_the_column_s_else_the_source_s_else_the_te
 def test_a_task_where_the_format_names_its_own_is_refused() -> None:
     with pytest.raises(ValueError, match="names its tasks itself"):
         InstructionSource(format="unlabelled", path=Path("a.txt"), task="x")
+
+
+@pytest.mark.parametrize("label", [1, 1.0, "1", "1.0", "good"])
+def test_a_class_is_its_name_or_its_number(label: Any) -> None:
+    made = wording(Templates(library="classification", choices=CHOICES), 0, ())
+    assert made.record({"text": "a", "label": label})["label"] == "good"
+
+
+@pytest.mark.parametrize("label", [0.5, 2.0, -1, None, ".0", True])
+def test_what_is_no_class_is_a_bad_row(label: Any) -> None:
+    made = wording(Templates(library="classification", choices=CHOICES), 0, ())
+    with pytest.raises(BadRow, match="none of the classes"):
+        made.record({"text": "a", "label": label})

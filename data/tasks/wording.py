@@ -132,10 +132,11 @@ def final_answer(text: str) -> str:
 
 
 def _class_name(label: Any, choices: Sequence[str], field: str) -> str:
-    """A class by its name, or by its number from 0."""
+    """A class by its name, or by its number from 0, which a table may hold as 0.0."""
     text = str(label)
     if text in choices:
         return text
+    text = text.removesuffix(".0")
     if text.isdecimal() and int(text) < len(choices):
         return choices[int(text)]
     raise BadRow(field, f"{shown(label)} is none of the classes {', '.join(choices)}")

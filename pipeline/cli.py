@@ -260,6 +260,8 @@ def doctor(
     overrides: Overrides = None,
 ) -> int:
     """Check this machine and environment; says how to fix them."""
+    if config is None and (run_dir is not None or overrides):
+        raise UserError("--run-dir and --set are of a config: give --config too")
     from align.pipeline.doctor import examine
 
     return examine(config, overrides or (), run_dir)

@@ -161,3 +161,8 @@ def test_the_op_is_looked_for_where_torch_keeps_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # as if nobody had chosen
     shared_memory_op.prepare()
     assert str(shared_memory_op.folder()) == _get_build_directory(shared_memory_op.NAME, False)
+
+
+def test_settings_of_no_config_are_one_line(finished: Callable[..., str]) -> None:
+    printed = finished("doctor", "--set", "seed=2", code=2)
+    assert printed.count("\n") == 1 and "give --config too" in printed

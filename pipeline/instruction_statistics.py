@@ -8,6 +8,7 @@ import numpy as np
 
 from align.data.arrays import Ints
 from align.data.mixture.caps import firsts
+from align.data.mixture.choose import by_source
 from align.data.mixture.store import BATCH, Store, concatenated
 from align.pipeline.instruction_build import Mixed
 from align.pipeline.instruction_encode import Sources
@@ -66,14 +67,7 @@ def _examples(store: Store, used: Ints) -> list[dict[str, Any]]:
 
 def _first_copies(stores: Sequence[Store]) -> list[Ints]:
     """Rows of each store whose prompt and answer did not stand before, in it or an earlier one."""
-    new = firsts(concatenated(stores, "content"))
-    ends = np.cumsum([len(store) for store in stores])
-    return [
-        part - end + len(store)
-        for part, end, store in zip(
-            np.split(new, np.searchsorted(new, ends[:-1])), ends, stores, strict=True
-        )
-    ]
+    return by_source(firsts(concatenated(stores, "content")), stores)
 
 
 def _totals(store: Store, used: Ints, new: Ints, draws_N: Ints) -> dict[str, dict[str, Ints]]:

@@ -103,7 +103,10 @@ def build(
 
     Bad rows are kept in the file `rejected`, if it is given.
     """
-    packed, killed = folder.glob("cache-*.arrow"), folder.glob(".*")  # by `datasets`; in writing
+    packed, killed = (
+        folder.glob("cache-*.arrow"),
+        folder.glob(".*.arrow.*"),
+    )  # by `datasets`; in writing
     for stale in (folder / "build.json", *packed, *killed):
         stale.unlink(missing_ok=True)
     rejects = Rejects(rejected, config.data.max_rejected)

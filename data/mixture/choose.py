@@ -1,6 +1,6 @@
 """Which rows of which source may be drawn: after removing copies, and up to the caps."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +34,14 @@ def chosen(mixture: Mixture, sources: Sequence[Choosable]) -> list[Ints | None]:
     found: list[Ints | None] = [None] * len(sources)
     content_N = np.concatenate([source.content_N for source in sources])
     if mixture.dedup != "none":
-        found = list(_split(firsts(content_N), sources))
+        found = list(by_source(firsts(content_N), sources))
     if mixture.max_rows_per_task is not None:
         kept = _joined(sources, found)  # a task may have rows in several sources
         task_N = _codes([source.tasks for source in sources])[kept]
         class_N = _codes([source.labels for source in sources])[kept]
         balanced = class_N if mixture.balance_classes else None
         kept = kept[capped(content_N[kept], task_N, mixture.max_rows_per_task, balanced)]
-        found = list(_split(kept, sources))
+        found = list(by_source(kept, sources))
     return [
         rows if (limit := limits.get(source.name)) is None else _by_hash(source, rows, limit)
         for source, rows in zip(sources, found, strict=True)
@@ -64,7 +64,8 @@ def _joined(sources: Sequence[Choosable], found: Sequence[Ints | None]) -> Ints:
     return np.concatenate(places)
 
 
-def _split(places: Ints, sources: Sequence[Choosable]) -> list[Ints]:
+def by_source(places: Ints, sources: Sequence[Sized]) -> list[Ints]:
+    """Places among the rows of all sources as rows of each."""
     ends = np.cumsum([len(source) for source in sources])
     cuts = np.searchsorted(places, ends[:-1])
     starts = [0, *ends[:-1].tolist()]

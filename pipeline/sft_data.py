@@ -103,10 +103,8 @@ def build(
 
     Bad rows are kept in the file `rejected`, if it is given.
     """
-    packed, killed = (
-        folder.glob("cache-*.arrow"),
-        folder.glob(".*.arrow.*"),
-    )  # by `datasets`; in writing
+    packed = folder.glob("cache-*.arrow")  # by `datasets`, from rows that are gone
+    killed = folder.glob(".*.arrow.*")  # while they were written
     for stale in (folder / "build.json", *packed, *killed):
         stale.unlink(missing_ok=True)
     rejects = Rejects(rejected, config.data.max_rejected)

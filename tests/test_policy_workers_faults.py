@@ -1,7 +1,9 @@
 """Rollout workers on a Ray cluster of two nodes that loses one, and on one without room."""
 
+import gc
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,15 @@ SETTINGS = SamplingSettings(temperature=0.7, max_new_tokens=6, eos_id=2)
 REQUESTS = [SampleRequest([5 + row], (0, 0, row, 0)) for row in range(12)]
 STORE = 80 * 2**20
 """Bytes, about the least that Ray takes."""
+
+
+@pytest.fixture(autouse=True)
+def no_sockets_left() -> Iterator[None]:
+    """Ray's node leaves the sockets that found it free ports to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextmanager

@@ -149,11 +149,14 @@ class MetricsLog:
 
     def _position(self, name: str) -> tuple[int, str]:
         """Where a name stands in a line: the order of METRICS, then by name under a prefix."""
-        for index, known in enumerate([*METRICS["all"], *METRICS[self._stage]]):
-            prefix, mark, _ = known.partition("<")
-            if name == known or (mark and name.startswith(prefix) and name != prefix):
-                return index, name
-        raise AssertionError(f"{name} is no metric of stage {self._stage}: add it to METRICS")
+        known = [*METRICS["all"], *METRICS[self._stage]]
+        if name in known:
+            return known.index(name), name
+        prefixes = {one.partition("<")[0]: index for index, one in enumerate(known) if "<" in one}
+        fitting = [one for one in prefixes if name.startswith(one) and name != one]
+        if not fitting:
+            raise AssertionError(f"{name} is no metric of stage {self._stage}: add it to METRICS")
+        return prefixes[max(fitting, key=len)], name
 
     def _finite_or_none(self, step: int, name: str, value: float) -> float | None:
         if math.isfinite(value):

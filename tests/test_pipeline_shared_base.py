@@ -79,6 +79,7 @@ def shared(sft: Path, rm: Path, config: RunConfig) -> Any:
         reference=base.reference,
         reward=base.reward(rm),
         device=CPU,
+        packed=True,
         base=base,
     )
 
@@ -95,6 +96,7 @@ def separate(sft: Path, rm: Path, config: RunConfig) -> Any:
         reference=frozen(load_causal_lm(sft, config.model), config.train, CPU),
         reward=frozen(TokenScores(load_scalar_model(rm, config.model, 0)), config.train, CPU),
         device=CPU,
+        packed=True,
     )
 
 
@@ -106,7 +108,9 @@ def seen(models: Any) -> dict[str, Tensor]:
         "values": lambda batch: response_values(models.critic, batch),
         "reward": lambda batch: text_scores(models.reward, batch),
     }
-    return {name: per_text(compute, TEXTS, BUDGET, CPU) for name, compute in asked.items()}
+    return {
+        name: per_text(compute, TEXTS, BUDGET, CPU, packed=True) for name, compute in asked.items()
+    }
 
 
 def two_steps(models: Any, config: RunConfig) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@
 Each variant is a process that loads policy, reference, critic and reward model as the stage does,
 asks all four about a batch of answers and updates policy and critic twice. The peak is the kernel's
 (ru_maxrss); that of a process that only imports is said beside it and left out of the shares.
+Tensors are mapped one by one (`MALLOC_MMAP_THRESHOLD_`), so that what is freed is gone: the heap of
+glibc would keep activations in pieces, up to 2 GB of them. `--heap` measures with it.
 """
 
 import argparse
@@ -52,11 +54,14 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="the model that ships")
+    parser.add_argument("--heap", action="store_true", help="with glibc's heap as it is")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work[0], Path(options.work[1]))
         return
+    if not options.heap:
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
     with tempfile.TemporaryDirectory() as folder:
         told = json.dumps({} if options.small else SMOLLM2)
         in_a_process("prepare", folder, told)
